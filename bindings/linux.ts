@@ -1,0 +1,304 @@
+/**
+ * The real Linux behind {@link Syscalls}. The only file that knows koffi.
+ *
+ * `koffi.errno()` reads the thread's `errno`, which any other libc call may overwrite: it is read in the very
+ * next statement after a failure, with nothing allocated in between.
+ *
+ * @module
+ */
+import { accessSync, readdirSync, readlinkSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import type koffi from 'koffi';
+import type { SyscallResult, Syscalls, Watch } from './syscalls.js';
+
+/** `O_CLOEXEC` on x86-64 and arm64 (include/uapi/asm-generic/fcntl.h). */
+const O_CLOEXEC = 0o2000000;
+const EINTR = 4;
+const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
+/** Attributes in sysfs are at most one page; the PCI `resource` and `config` files fit as well. */
+const TEXT_LIMIT = 64 * 1024;
+
+let instance: Syscalls | undefined;
+
+/**
+ * The system calls of the running Linux kernel. One instance per process (and per worker thread).
+ *
+ * @throws Error when the machine is not Linux, or koffi has no binary for it.
+ */
+export function linux(): Syscalls {
+  instance ??= bind();
+  return instance;
+}
+
+function integer(title: string, value: number, minimum: number, maximum: number): void {
+  if (typeof value !== 'number') throw new TypeError(`${title} must be a number, got ${typeof value}`);
+  if (!Number.isInteger(value) || value < minimum || value > maximum) {
+    throw new RangeError(`${title} must be an integer from ${minimum} to ${maximum}, got ${value}`);
+  }
+}
+
+const descriptor = (fd: number): void => integer('file descriptor', fd, -1, 0x7fff_ffff);
+const word = (title: string, value: number): void => integer(title, value, -0x8000_0000, 0xffff_ffff);
+const size = (title: string, value: number): void => integer(title, value, 0, Number.MAX_SAFE_INTEGER);
+
+function bytes(title: string, value: Uint8Array): void {
+  if (!(value instanceof Uint8Array)) throw new TypeError(`${title} must be a Uint8Array`);
+}
+
+function text(title: string, value: string): void {
+  if (typeof value !== 'string') throw new TypeError(`${title} must be a string, got ${typeof value}`);
+  if (value.includes('\0')) throw new RangeError(`${title} must not contain NUL`);
+}
+
+function errnoOf(error: unknown): SyscallResult {
+  const errno = (error as NodeJS.ErrnoException).errno;
+  if (typeof errno !== 'number') throw error;
+  return errno;
+}
+
+function bind(): Syscalls {
+  if (process.platform !== 'linux') {
+    throw new Error(`the Linux system calls are not available on ${process.platform}`);
+  }
+  // Loaded on first use, so that the library can be imported where koffi has no binary.
+  const ffi = createRequire(import.meta.url)('koffi') as typeof koffi;
+  // Symbols of the running process: works with glibc and musl, whatever the file of the C library is called.
+  const libc = ffi.load(null);
+  type Call<A extends unknown[], R> = (...args: A) => R;
+  // ioctl, open and fcntl are variadic in C; on x86-64 and arm64 Linux the fixed form has the same ABI and is faster.
+  const cOpen = libc.func('int open(const char *path, int flags)') as Call<[string, number], number>;
+  const cClose = libc.func('int close(int fd)') as Call<[number], number>;
+  const cIoctl = libc.func('int ioctl(int fd, unsigned long request, void *argument)') as Call<
+    [number, number, Uint8Array],
+    number
+  >;
+  const cIoctlValue = libc.func('int ioctl(int fd, unsigned long request, uintptr_t argument)') as Call<
+    [number, number, number],
+    number
+  >;
+  const cRead = libc.func('int64_t read(int fd, void *buffer, size_t count)') as Call<
+    [number, Uint8Array, number],
+    number
+  >;
+  const cWrite = libc.func('int64_t write(int fd, const void *buffer, size_t count)') as Call<
+    [number, Uint8Array, number],
+    number
+  >;
+  const cPread = libc.func('int64_t pread(int fd, void *buffer, size_t count, int64_t offset)') as Call<
+    [number, Uint8Array, number, number],
+    number
+  >;
+  const cPwrite = libc.func(
+    'int64_t pwrite(int fd, const void *buffer, size_t count, int64_t offset)',
+  ) as Call<[number, Uint8Array, number, number], number>;
+  const cFcntl = libc.func('int fcntl(int fd, int command, int argument)') as Call<
+    [number, number, number],
+    number
+  >;
+  const cFtruncate = libc.func('int ftruncate(int fd, int64_t length)') as Call<[number, number], number>;
+  const cMemfdCreate = libc.func('int memfd_create(const char *name, uint32_t flags)') as Call<
+    [string, number],
+    number
+  >;
+  const cEventfd = libc.func('int eventfd(uint32_t initial, int flags)') as Call<[number, number], number>;
+  const cMmap = libc.func(
+    'uintptr_t mmap(uintptr_t address, size_t length, int protection, int flags, int fd, int64_t offset)',
+  ) as Call<[number, number, number, number, number, number], number | bigint>;
+  const cMunmap = libc.func('int munmap(uintptr_t address, size_t length)') as Call<[bigint, number], number>;
+  const cMadvise = libc.func('int madvise(uintptr_t address, size_t length, int advice)') as Call<
+    [bigint, number, number],
+    number
+  >;
+
+  return {
+    open(path, flags) {
+      text('path', path);
+      word('flags', flags);
+      const fd = cOpen(path, flags | O_CLOEXEC);
+      return fd < 0 ? -ffi.errno() : fd;
+    },
+    close(fd) {
+      descriptor(fd);
+      return cClose(fd) < 0 ? -ffi.errno() : 0;
+    },
+    ioctl(fd, request, argument) {
+      descriptor(fd);
+      word('request', request);
+      let result: number;
+      if (typeof argument === 'number') {
+        size('argument', argument);
+        result = cIoctlValue(fd, request, argument);
+        return result < 0 ? -ffi.errno() : result;
+      }
+      bytes('argument', argument);
+      result = cIoctl(fd, request, argument);
+      return result < 0 ? -ffi.errno() : result;
+    },
+    read(fd, buffer) {
+      descriptor(fd);
+      bytes('buffer', buffer);
+      for (;;) {
+        const count = cRead(fd, buffer, buffer.byteLength);
+        if (count >= 0) return count;
+        const errno = ffi.errno();
+        if (errno !== EINTR) return -errno;
+      }
+    },
+    write(fd, buffer) {
+      descriptor(fd);
+      bytes('buffer', buffer);
+      for (;;) {
+        const count = cWrite(fd, buffer, buffer.byteLength);
+        if (count >= 0) return count;
+        const errno = ffi.errno();
+        if (errno !== EINTR) return -errno;
+      }
+    },
+    pread(fd, buffer, offset) {
+      descriptor(fd);
+      bytes('buffer', buffer);
+      size('offset', offset);
+      for (;;) {
+        const count = cPread(fd, buffer, buffer.byteLength, offset);
+        if (count >= 0) return count;
+        const errno = ffi.errno();
+        if (errno !== EINTR) return -errno;
+      }
+    },
+    pwrite(fd, buffer, offset) {
+      descriptor(fd);
+      bytes('buffer', buffer);
+      size('offset', offset);
+      for (;;) {
+        const count = cPwrite(fd, buffer, buffer.byteLength, offset);
+        if (count >= 0) return count;
+        const errno = ffi.errno();
+        if (errno !== EINTR) return -errno;
+      }
+    },
+    fcntl(fd, command, argument) {
+      descriptor(fd);
+      word('command', command);
+      word('argument', argument);
+      const result = cFcntl(fd, command, argument);
+      return result < 0 ? -ffi.errno() : result;
+    },
+    ftruncate(fd, length) {
+      descriptor(fd);
+      size('length', length);
+      return cFtruncate(fd, length) < 0 ? -ffi.errno() : 0;
+    },
+    memfdCreate(name, flags) {
+      text('name', name);
+      word('flags', flags);
+      const fd = cMemfdCreate(name, flags);
+      return fd < 0 ? -ffi.errno() : fd;
+    },
+    eventfd(initial, flags) {
+      word('initial', initial);
+      word('flags', flags);
+      const fd = cEventfd(initial, flags);
+      return fd < 0 ? -ffi.errno() : fd;
+    },
+    mmap(length, protection, flags, fd, offset) {
+      size('length', length);
+      word('protection', protection);
+      word('flags', flags);
+      descriptor(fd);
+      size('offset', offset);
+      const address = cMmap(0, length, protection, flags, fd, offset);
+      if (address === MAP_FAILED) return BigInt(-ffi.errno());
+      return BigInt(address);
+    },
+    munmap(address, length) {
+      size('length', length);
+      return cMunmap(address, length) < 0 ? -ffi.errno() : 0;
+    },
+    madvise(address, length, advice) {
+      size('length', length);
+      word('advice', advice);
+      return cMadvise(address, length, advice) < 0 ? -ffi.errno() : 0;
+    },
+    view(address, length) {
+      size('length', length);
+      // koffi aborts the whole process for a null address.
+      if (typeof address !== 'bigint' || address <= 0n)
+        throw new RangeError('address must be a mapped address');
+      return ffi.view(address, length);
+    },
+    addressOf(value) {
+      bytes('bytes', value);
+      return ffi.address(value);
+    },
+    watch(fd, onReadable): Watch {
+      descriptor(fd);
+      if (typeof onReadable !== 'function') throw new TypeError('onReadable must be a function');
+      const handle = ffi.node.poll(fd, { readable: true }, () => onReadable());
+      let open = true;
+      return {
+        ref: () => handle.ref(),
+        unref: () => handle.unref(),
+        [Symbol.dispose]() {
+          if (!open) return;
+          open = false;
+          handle.stop();
+          handle.close();
+        },
+      };
+    },
+    readText(path) {
+      text('path', path);
+      const fd = cOpen(path, O_CLOEXEC);
+      if (fd < 0) return -ffi.errno();
+      const buffer = new Uint8Array(TEXT_LIMIT);
+      let filled = 0;
+      let failure = 0;
+      while (filled < TEXT_LIMIT) {
+        const count = cRead(fd, buffer.subarray(filled), TEXT_LIMIT - filled);
+        if (count < 0) failure = ffi.errno();
+        if (count <= 0 && failure !== EINTR) break;
+        if (count > 0) filled += count;
+        failure = 0;
+      }
+      cClose(fd);
+      return failure ? -failure : Buffer.from(buffer.buffer, 0, filled).toString('utf8');
+    },
+    writeText(path, content) {
+      text('path', path);
+      text('text', content);
+      const fd = cOpen(path, O_CLOEXEC | 1);
+      if (fd < 0) return -ffi.errno();
+      const data = Buffer.from(content, 'utf8');
+      const count = cWrite(fd, data, data.byteLength);
+      const failure = count < 0 ? ffi.errno() : 0;
+      cClose(fd);
+      return failure ? -failure : count;
+    },
+    readDirectory(path) {
+      text('path', path);
+      try {
+        return readdirSync(path).sort();
+      } catch (error) {
+        return errnoOf(error);
+      }
+    },
+    readLink(path) {
+      text('path', path);
+      try {
+        return readlinkSync(path);
+      } catch (error) {
+        return errnoOf(error);
+      }
+    },
+    access(path, mode) {
+      text('path', path);
+      integer('mode', mode, 0, 7);
+      try {
+        accessSync(path, mode);
+        return 0;
+      } catch (error) {
+        return errnoOf(error);
+      }
+    },
+  };
+}
