@@ -1,0 +1,68 @@
+/** Issues ioctl requests and turns a refusal into a {@link KernelError}. @module */
+import type { Syscalls } from '../bindings/syscalls.js';
+import type { Request } from '../bindings/uapi/request.js';
+import type { FieldInputs, Fields, FieldValues, Struct } from '../bindings/uapi/struct.js';
+import { KernelError } from './errors.js';
+
+/**
+ * Issues `request` with `argument` as it is.
+ *
+ * @param shown the arguments an error message names
+ * @returns the call's result, never negative
+ * @throws KernelError
+ */
+export function ioctl(
+  kernel: Syscalls,
+  fd: number,
+  request: Request,
+  argument: Uint8Array | number,
+  shown?: Readonly<Record<string, unknown>>,
+): number {
+  const result = kernel.ioctl(fd, request.number, argument);
+  if (result < 0) {
+    throw new KernelError(-result, {
+      syscall: 'ioctl',
+      request: request.name,
+      ...(shown && { args: shown }),
+    });
+  }
+  return result;
+}
+
+/**
+ * Issues `request` with a struct made of `values` and returns the struct as the kernel left it. The size member
+ * (`size` or `argsz`) is filled in.
+ *
+ * @param shown the arguments an error message names; `values` unless given
+ * @throws KernelError; TypeError, RangeError when a value does not fit its field
+ */
+export function transact<F extends Fields>(
+  kernel: Syscalls,
+  fd: number,
+  request: Request<Struct<F>>,
+  values: FieldInputs<F>,
+  shown: Readonly<Record<string, unknown>> = values,
+): FieldValues<F> {
+  const argument = request.argument;
+  const { bytes, view } = argument.allocate();
+  argument.encode(view, values);
+  // The first field of every struct of these interfaces is its size, whatever it is called.
+  view.setUint32(0, argument.size, true);
+  ioctl(kernel, fd, request, bytes, shown);
+  return argument.decode(view);
+}
+
+/** `result`, when it is not negative. @throws KernelError */
+export function check(
+  result: number,
+  syscall: string,
+  details?: { path?: string; args?: Readonly<Record<string, unknown>>; hint?: string },
+): number {
+  if (result < 0) throw new KernelError(-result, { syscall, ...details });
+  return result;
+}
+
+/** Opens `path`. @throws KernelError */
+export function openFile(kernel: Syscalls, path: string, flags: number): number {
+  return check(kernel.open(path, flags), 'open', { path });
+}

@@ -1,0 +1,33 @@
+/** Hardware page tables made on purpose, rather than by the kernel at an attach. @module */
+import { DisposedError } from '../errors.js';
+import type { Ioas } from './ioas.js';
+
+/** An HWPT. Its existence keeps the memory of its {@link Ioas} pinned. Made by `Device.allocHwpt`. */
+export class Hwpt implements Disposable {
+  readonly ioas: Ioas;
+  readonly #id: number;
+  #destroyed = false;
+
+  /** @internal */
+  constructor(ioas: Ioas, id: number) {
+    this.ioas = ioas;
+    this.#id = id;
+  }
+
+  /** Its id in the context. @throws DisposedError */
+  get id(): number {
+    if (this.#destroyed) throw new DisposedError(`Hwpt ${this.#id}`);
+    return this.#id;
+  }
+
+  /**
+   * Destroys the page table. Idempotent.
+   *
+   * @throws KernelError: EBUSY while a device is attached to it; it is then still there.
+   */
+  [Symbol.dispose](): void {
+    if (this.#destroyed) return;
+    this.ioas.iommufd.destroy(this.#id);
+    this.#destroyed = true;
+  }
+}

@@ -1,0 +1,284 @@
+/**
+ * DMA memory: mapped in this process and in an address space, carved into buffers.
+ *
+ * @module
+ */
+import type { Syscalls } from '../../bindings/syscalls.js';
+import {
+  MADV_DONTFORK,
+  MAP_ANONYMOUS,
+  MAP_PRIVATE,
+  MAP_SHARED,
+  PROT_READ,
+  PROT_WRITE,
+} from '../../bindings/uapi/mman.js';
+import type { DeviceAddress, Iova } from '../address.js';
+import { checkInteger, checkPowerOfTwo, checkRange } from '../check.js';
+import { DeviceError, DeviceErrorCode, DisposedError, KernelError, runAll } from '../errors.js';
+import { check } from '../ioctl.js';
+import { Ioas, type MapOptions } from '../iommufd/ioas.js';
+import { type AddressSpace, checkSpace, kernelOf, mapInto, unmapFrom } from './address-space.js';
+import { DevicePages } from './device-pages.js';
+import { DmaBuffer } from './dma-buffer.js';
+import { createSealedMemfd, PageSize } from './memfd.js';
+import { RangeAllocator } from './ranges.js';
+
+const CACHE_LINE = 64;
+
+export interface DmaMemoryOptions extends MapOptions {
+  /** Shows in `/proc/<pid>/maps`; `'iommufd'` by default. */
+  name?: string;
+}
+
+export interface DmaArenaOptions extends DmaMemoryOptions {
+  /**
+   * Pages to take the memory from; small ones by default. Huge pages must have been reserved; without IOMMU they are
+   * what makes long physically contiguous runs.
+   */
+  pageSize?: PageSize;
+}
+
+export interface AllocateOptions {
+  /** A power of two in bytes; 64 by default, so that no two buffers share a cache line. */
+  alignment?: number;
+  /** The device must see it as one run of addresses. Always so behind an IOMMU; may not be had without. */
+  contiguous?: boolean;
+}
+
+/** What {@link DmaArena} and {@link EphemeralMemory} share. */
+export abstract class DmaMemory implements Disposable {
+  /** Whether the memory can outlive this process. */
+  abstract readonly kind: 'kept' | 'ephemeral';
+  readonly space: AddressSpace;
+  /** In bytes. */
+  readonly size: number;
+  /** Where it is in the address space. */
+  readonly iova: Iova;
+  /** The memory, as this process sees it. Must not be touched after disposal: the process would end. */
+  readonly #buffer: ArrayBuffer;
+  readonly #address: bigint;
+  readonly #fd: number | undefined;
+  readonly #kernel: Syscalls;
+  readonly #free = new RangeAllocator();
+  #pages: DevicePages | undefined;
+  #pagesGeneration: number | undefined;
+  #disposed = false;
+
+  /** Takes `fd` over, also when it throws. */
+  protected constructor(space: AddressSpace, size: number, fd: number | undefined, options: MapOptions) {
+    this.space = space;
+    this.size = size;
+    this.#fd = fd;
+    this.#kernel = kernelOf(space);
+    const flags = fd === undefined ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
+    this.#address = this.#kernel.mmap(size, PROT_READ | PROT_WRITE, flags, fd ?? -1, 0);
+    if (this.#address < 0n) {
+      if (fd !== undefined) this.#kernel.close(fd);
+      throw new KernelError(-Number(this.#address), { syscall: 'mmap', args: { size } });
+    }
+    try {
+      // A child would get copies of pinned private pages at fork; it has no use for them.
+      if (fd === undefined) check(this.#kernel.madvise(this.#address, size, MADV_DONTFORK), 'madvise');
+      this.#buffer = this.#kernel.view(this.#address, size);
+      this.iova = mapInto(space, { address: this.#address, fd, length: size }, options);
+    } catch (error) {
+      this.#kernel.munmap(this.#address, size);
+      if (fd !== undefined) this.#kernel.close(fd);
+      throw error;
+    }
+    this.#free.add(0n, BigInt(size - 1));
+  }
+
+  #require(): void {
+    if (this.#disposed) throw new DisposedError(`DMA memory at IOVA 0x${this.iova.toString(16)}`);
+  }
+
+  get disposed(): boolean {
+    return this.#disposed;
+  }
+
+  /** All of it. @throws DisposedError */
+  get buffer(): ArrayBuffer {
+    this.#require();
+    return this.#buffer;
+  }
+
+  /** The memfd, for memory that can be kept. */
+  protected get file(): number | undefined {
+    this.#require();
+    return this.#fd;
+  }
+
+  /** Bytes that {@link allocate} has left, in all. */
+  get available(): number {
+    return Number(this.#free.freeBytes);
+  }
+
+  /**
+   * The address of each page as the device sees it. Valid while a device stays attached to the address space:
+   * without IOMMU these are physical addresses, which nothing keeps in place afterwards.
+   *
+   * @throws DeviceError (UNSUPPORTED) when no device is attached; KernelError: EPERM without CAP_SYS_RAWIO.
+   */
+  get pages(): DevicePages {
+    this.#require();
+    const generation = this.#generation();
+    if (!this.#pages || generation === undefined || this.#pagesGeneration !== generation) {
+      this.#pages = this.#findPages();
+      this.#pagesGeneration = generation;
+    }
+    return this.#pages;
+  }
+
+  /** Under which attachment addresses are good; `undefined` without one. */
+  #generation(): number | undefined {
+    const { space } = this;
+    if (!(space instanceof Ioas)) return 0;
+    return space.translation === undefined ? undefined : space.generation;
+  }
+
+  #findPages(): DevicePages {
+    const { space } = this;
+    if (!(space instanceof Ioas)) return DevicePages.contiguous(this.iova, this.size);
+    switch (space.translation) {
+      case 'iommu':
+        return DevicePages.contiguous(this.iova, this.size);
+      case 'none':
+        return DevicePages.physical(space, this.iova, this.size);
+      case undefined:
+        throw new DeviceError(
+          DeviceErrorCode.Unsupported,
+          'DMA memory',
+          'has no device addresses yet, since no device is attached to its address space',
+          'Attach one first (Device.attach)',
+        );
+    }
+  }
+
+  /**
+   * Carves a buffer out. Costs no system call. Its content is what was last there, zero at first.
+   *
+   * @param size in bytes
+   * @throws DeviceError (BUSY) when there is no room, or no contiguous room.
+   */
+  allocate(size: number, options: AllocateOptions = {}): DmaBuffer {
+    this.#require();
+    checkInteger('size', size, 1, this.size);
+    const alignment = checkPowerOfTwo('alignment', options.alignment ?? CACHE_LINE, 1, this.size);
+    const offset = options.contiguous ? this.#findContiguous(size, alignment) : this.#carve(size, alignment);
+    if (offset === undefined) {
+      const kind = options.contiguous ? `contiguous bytes` : 'bytes';
+      throw new DeviceError(
+        DeviceErrorCode.Busy,
+        'DMA memory',
+        `no ${size} ${kind} left of ${this.size} (${this.available} free)`,
+        options.contiguous && this.pages.scattered
+          ? 'Without IOMMU use huge pages (DmaArena.create with pageSize)'
+          : 'Free buffers, or make the arena larger',
+      );
+    }
+    return new DmaBuffer(this, offset, size, () => this.#free.free(BigInt(offset), size));
+  }
+
+  #carve(size: number, alignment: number, lowest = 0, highest = this.size - 1): number | undefined {
+    const placement = { alignment, lowest: BigInt(lowest), highest: BigInt(highest) };
+    const offset = this.#free.allocate(size, placement);
+    return offset === undefined ? undefined : Number(offset);
+  }
+
+  #findContiguous(size: number, alignment: number): number | undefined {
+    for (const run of this.pages.segments(0, this.size)) {
+      if (run.length < size) continue;
+      const offset = this.#carve(size, alignment, run.offset, run.offset + run.length - 1);
+      if (offset !== undefined) return offset;
+    }
+    return undefined;
+  }
+
+  /** The device's address of the byte at `offset`. What follows on the next page may be elsewhere: see {@link pages}. */
+  deviceAddress(offset: number): DeviceAddress {
+    checkRange('DMA memory', offset, 1, this.size);
+    return this.pages.address(offset);
+  }
+
+  /**
+   * Unmaps it from the address space and from this process, and frees it. Views of it must not be touched again.
+   * Idempotent.
+   *
+   * @throws KernelError when part of it could not be undone.
+   */
+  [Symbol.dispose](): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    runAll([
+      () => unmapFrom(this.space, this.iova, this.size),
+      () => check(this.#kernel.munmap(this.#address, this.size), 'munmap'),
+      () => {
+        if (this.#fd !== undefined) check(this.#kernel.close(this.#fd), 'close', { path: 'memfd' });
+      },
+    ]);
+  }
+}
+
+function checkArguments(space: AddressSpace, size: number, pageSize: number): void {
+  checkSpace(space);
+  checkInteger('size', size, 1);
+  if (size % pageSize !== 0)
+    throw new RangeError(`size must be a multiple of ${pageSize} bytes, got ${size}`);
+}
+
+/** DMA memory that can be kept: a sealed memfd, mapped by file, at an IOVA that is recorded. */
+export class DmaArena extends DmaMemory {
+  override readonly kind = 'kept';
+  readonly pageSize: PageSize;
+
+  private constructor(
+    space: AddressSpace,
+    size: number,
+    fd: number,
+    options: DmaArenaOptions,
+    pageSize: PageSize,
+  ) {
+    super(space, size, fd, options);
+    this.pageSize = pageSize;
+  }
+
+  /**
+   * @param space such as `Device.space`
+   * @param size in bytes, a multiple of the page size
+   * @throws KernelError: ENOMEM over the locked-memory limit, EEXIST and EINVAL for a given IOVA that does not suit.
+   */
+  static create(space: AddressSpace, size: number, options: DmaArenaOptions = {}): DmaArena {
+    const pageSize = options.pageSize ?? PageSize.Small;
+    if (!Object.values(PageSize).includes(pageSize)) {
+      throw new RangeError(`pageSize must be one of ${Object.values(PageSize).join(', ')}, got ${pageSize}`);
+    }
+    checkArguments(space, size, pageSize);
+    const fd = createSealedMemfd(kernelOf(space), options.name ?? 'iommufd', size, pageSize);
+    return new DmaArena(space, size, fd, options, pageSize);
+  }
+
+  /** The memfd. */
+  get fd(): number {
+    return this.file as number;
+  }
+}
+
+/** DMA memory that ends with this process: anonymous pages. Keepalive refuses it. */
+export class EphemeralMemory extends DmaMemory {
+  override readonly kind = 'ephemeral';
+
+  private constructor(space: AddressSpace, size: number, options: MapOptions) {
+    super(space, size, undefined, options);
+  }
+
+  /**
+   * @param space such as `Device.space`
+   * @param size in bytes, a multiple of 4096
+   * @throws KernelError: as {@link DmaArena.create}
+   */
+  static create(space: AddressSpace, size: number, options: MapOptions = {}): EphemeralMemory {
+    checkArguments(space, size, PageSize.Small);
+    return new EphemeralMemory(space, size, options);
+  }
+}
