@@ -25,7 +25,12 @@ export interface KernelErrorDetails {
   hint?: string;
 }
 
+/** Where libuv has another name than the kernel, or none (asm-generic/errno.h, linux/errno.h). */
+const kernelNames: Readonly<Record<number, string>> = { 77: 'EBADFD', 95: 'EOPNOTSUPP', 524: 'ENOTSUPP' };
+
 function errnoName(errno: number): string {
+  const name = kernelNames[errno];
+  if (name !== undefined) return name;
   try {
     return getSystemErrorName(-errno);
   } catch {

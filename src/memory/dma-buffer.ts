@@ -47,6 +47,16 @@ export class DmaBuffer implements Disposable {
       .map(segment => ({ ...segment, offset: segment.offset - this.offset }));
   }
 
+  /**
+   * The same memory, `length` bytes from `offset`, as a buffer: for a transfer of a part. Disposing of the part frees
+   * nothing.
+   */
+  part(offset: number, length = this.byteLength - offset): DmaBuffer {
+    checkRange('buffer', offset, length, this.byteLength);
+    this.bytes; // throws when it was freed
+    return new DmaBuffer(this.memory, this.offset + offset, length, () => undefined);
+  }
+
   /** Returns the room to the memory. Idempotent. */
   [Symbol.dispose](): void {
     if (this.#freed) return;

@@ -22,6 +22,8 @@ const VFIO_PCI = 'vfio-pci';
 const READ_WRITE = 6;
 /** udev sets permissions a moment after the node appears; there is no event to wait for without it. */
 const NODE_POLL_MS = 5;
+/** How long the kernel may take to remove a device that nothing holds any more, in ms. */
+const REMOVAL_MS = 250;
 
 export interface ClaimOptions {
   kernel?: Syscalls;
@@ -179,29 +181,47 @@ function restoreDriver(
   override: string | undefined,
 ): void {
   const path = devicePath(device);
-  const steps: (() => void)[] = [];
-  const bound = readLinkName(kernel, device, 'driver');
-  if (bound !== undefined && bound !== driver)
-    steps.push(() => writeSysfs(kernel, `${path}/driver/unbind`, device));
-  if (driver !== undefined && bound !== driver) {
-    // Named explicitly: with no override the kernel would bind the first driver that matches, perhaps another one.
-    steps.push(
-      () => writeSysfs(kernel, `${path}/driver_override`, driver),
-      () => probe(kernel, device),
-    );
-  }
   const original = override === undefined || override === '(null)' ? '\n' : override;
-  steps.push(() => writeSysfs(kernel, `${path}/driver_override`, original));
-  runAll(steps);
-  const now = readLinkName(kernel, device, 'driver');
-  if (now !== driver) {
-    throw new DeviceError(
-      DeviceErrorCode.Unsupported,
-      device,
-      `could not be given back to ${driver ?? 'no driver'}; ${now ?? 'no driver'} has it`,
-      'The kernel log (dmesg) says why',
-    );
+  try {
+    const bound = readLinkName(kernel, device, 'driver');
+    runAll([
+      () => {
+        if (bound !== undefined && bound !== driver) writeSysfs(kernel, `${path}/driver/unbind`, device);
+      },
+      () => {
+        if (driver === undefined || bound === driver) return;
+        // Named explicitly: with no override the kernel would bind the first driver that matches, perhaps another.
+        writeSysfs(kernel, `${path}/driver_override`, driver);
+        probe(kernel, device);
+      },
+      () => writeSysfs(kernel, `${path}/driver_override`, original),
+      () => {
+        const now = readLinkName(kernel, device, 'driver');
+        if (now === driver) return;
+        throw new DeviceError(
+          DeviceErrorCode.Unsupported,
+          device,
+          `could not be given back to ${driver ?? 'no driver'}; ${now ?? 'no driver'} has it`,
+          'The kernel log (dmesg) says why',
+        );
+      },
+    ]);
+  } catch (error) {
+    if (!isLeaving(kernel, device)) throw error;
   }
+}
+
+/**
+ * True when the device is gone, or goes within a moment: a removal that waited for the device to be closed takes its
+ * course while the device is given back, and there is nothing left to give.
+ */
+function isLeaving(kernel: Syscalls, device: PciAddress): boolean {
+  const never = new Int32Array(new SharedArrayBuffer(4));
+  for (let waited = 0; waited < REMOVAL_MS; waited += NODE_POLL_MS) {
+    if (kernel.access(devicePath(device), 0) < 0) return true;
+    Atomics.wait(never, 0, 0, NODE_POLL_MS);
+  }
+  return false;
 }
 
 async function waitForNode(kernel: Syscalls, device: PciAddress, timeout: number): Promise<VfioNode> {

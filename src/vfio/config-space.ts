@@ -86,6 +86,14 @@ export class ConfigSpace {
   }
 
   /**
+   * Whether the device answers at all: false once it is removed or its slot has no power. The ids would not tell, since
+   * the kernel answers for them; revision and class come from the device.
+   */
+  get present(): boolean {
+    return this.read32(ConfigRegister.RevisionId) !== 0xffff_ffff;
+  }
+
+  /**
    * Whether the device may start DMA. Switch it on last, when everything that the device may reach is mapped and
    * initialised.
    */

@@ -6,6 +6,7 @@
  *
  * @module
  */
+import { setMaxListeners } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { checkFunction, checkInteger } from '../../check.js';
 import { DeviceError, DeviceErrorCode, DisposedError } from '../../errors.js';
@@ -55,7 +56,10 @@ export interface NvmeOptions {
 
 /** For one command. */
 export interface CommandOptions {
-  /** Aborts the command. The promise then rejects with the signal's reason, unless the command completed first. */
+  /**
+   * Aborts the command. The promise then rejects with the signal's reason, unless the command completed first. A
+   * controller that does not let go of the command within {@link NvmeOptions.abortTimeout} is reset.
+   */
   signal?: AbortSignal | undefined;
   /** How long it may take, in ms, before it is aborted; {@link NvmeOptions.commandTimeout} by default. */
   timeout?: number | undefined;
@@ -214,10 +218,15 @@ export class NvmeController implements AsyncDisposable {
     return new DeviceError(DeviceErrorCode.Unsupported, this.device.name, what);
   }
 
-  /** CSTS. @throws DeviceError (GONE) when nothing answers */
+  /**
+   * CSTS. A removed device reads as all ones on most machines; some return zeroes for memory that nobody answers for,
+   * but ones in configuration space all the same.
+   *
+   * @throws DeviceError (GONE) when nothing answers
+   */
   #status(): number {
     const status = this.#read(Register.CSTS);
-    if (status === ALL_ONES) throw this.#gone();
+    if (status === ALL_ONES || (status === 0 && !this.device.config.present)) throw this.#gone();
     return status;
   }
 
@@ -257,7 +266,7 @@ export class NvmeController implements AsyncDisposable {
   // Bring-up
 
   async #start(): Promise<void> {
-    await this.#disable();
+    await this.#forceDisable();
     this.#enableInterrupts();
     const size = QueuePair.memorySize(ADMIN_ENTRIES, IDENTIFY_BYTES) + IDENTIFY_BYTES;
     this.#adminMemory = DmaArena.create(this.device.space, size, { name: 'nvme-admin' });
@@ -318,7 +327,6 @@ export class NvmeController implements AsyncDisposable {
   /** From disabled to ready, with the admin queue. */
   async #enable(): Promise<void> {
     const admin = this.#admin!;
-    admin.rewind();
     const size = admin.entries - 1;
     this.#write(Register.AQA, (size << 16) | size);
     this.#write64(Register.ASQ, admin.submissionBuffer.deviceAddress());
@@ -354,7 +362,6 @@ export class NvmeController implements AsyncDisposable {
 
   /** Tells the controller of an I/O queue pair. */
   async #createQueue(queue: QueuePair): Promise<void> {
-    queue.rewind();
     const cdw10 = ((queue.entries - 1) << 16) | queue.id;
     const contiguous = 1;
     const interruptsEnabled = 2;
@@ -600,7 +607,11 @@ export class NvmeController implements AsyncDisposable {
         queue.release(slot);
         throw error;
       }
-      signal?.addEventListener('abort', onAbort, { once: true });
+      if (signal) {
+        // One signal may well cover hundreds of commands, which is no leak.
+        setMaxListeners(0, signal);
+        signal.addEventListener('abort', onAbort, { once: true });
+      }
       this.#watch();
     });
   }
@@ -653,10 +664,10 @@ export class NvmeController implements AsyncDisposable {
     let waiting = false;
     try {
       const status = this.#status();
-      if (status & CSTS.CFS && this.#state === 'live') {
-        this.#recover(
-          new DeviceError(DeviceErrorCode.Fatal, this.device.name, 'reports a fatal error (CSTS.CFS)'),
-        );
+      if (this.#state === 'live' && (status & (CSTS.CFS | CSTS.RDY)) !== CSTS.RDY) {
+        const what =
+          status & CSTS.CFS ? 'reports a fatal error (CSTS.CFS)' : 'was disabled behind the driver';
+        this.#recover(new DeviceError(DeviceErrorCode.Fatal, this.device.name, what));
         return;
       }
       // Looking by itself finds completions whose interrupt was lost.
@@ -721,7 +732,12 @@ export class NvmeController implements AsyncDisposable {
     this.#resets++;
     try {
       await this.#forceDisable();
-      this.#cancelAll(pending => pending.aborting ?? new TakenByReset());
+      for (const queue of this.#queues()) {
+        // What it completed before it was disabled counts as completed.
+        queue.drain(false);
+        queue.cancelAll(pending => pending.aborting ?? new TakenByReset());
+        queue.rewind();
+      }
       this.#state = 'starting';
       await this.#enable();
       const count = this.#io.length;

@@ -212,9 +212,10 @@ export class QueuePair {
   /**
    * Takes every new completion and tells its command.
    *
+   * @param acknowledge tell the controller of the room in its completion queue: not once it is disabled
    * @returns false when the controller completed something that was not submitted
    */
-  drain(): boolean {
+  drain(acknowledge = true): boolean {
     let taken = 0;
     let sane = true;
     for (; taken < this.entries; taken++) {
@@ -238,7 +239,7 @@ export class QueuePair {
       this.release(slot);
       pending.complete(dword3 >>> 17, result);
     }
-    if (taken > 0) this.#registers.write32(this.#completionDoorbell, this.#head);
+    if (taken > 0 && acknowledge) this.#registers.write32(this.#completionDoorbell, this.#head);
     return sane;
   }
 
