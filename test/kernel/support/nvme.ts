@@ -1,0 +1,21 @@
+/** Opens the test VM's NVMe controllers. @module */
+import { claim, type Device, openDevice } from 'iommufd';
+import { NvmeController, type NvmeOptions } from 'iommufd/nvme';
+import { guestEnv } from '../../vm/topology.js';
+
+/** The machine profile that this program runs in. */
+export const profile = process.env[guestEnv.profile] ?? 'none';
+export const isNoiommu = profile === 'noiommu';
+export const isLegacy = profile === 'legacy';
+
+/** Runs `body` with a controller that is brought up before and shut down, closed and released after. */
+export async function withNvme<T>(
+  address: string,
+  body: (controller: NvmeController, device: Device) => Promise<T>,
+  options: NvmeOptions = {},
+): Promise<T> {
+  using claimed = await claim(address);
+  using device = openDevice(claimed, { noiommu: isNoiommu });
+  await using controller = await NvmeController.open(device, options);
+  return await body(controller, device);
+}

@@ -1,0 +1,64 @@
+// The kernel tier: each guest program in each machine profile that it concerns, a VM for each.
+import { createHash } from 'node:crypto';
+import { createReadStream, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { pipeline } from 'node:stream/promises';
+import t, { type Test } from 'tap';
+import { kernelTest } from './kernel-tier.js';
+import { type ProfileName, profileNames } from './profiles.js';
+import type { DiskName } from './topology.js';
+import type { VmResult } from './vm.js';
+
+interface GuestProgram {
+  /** `dist/test/kernel/<name>.test.js` */
+  readonly name: string;
+  readonly profiles: readonly ProfileName[];
+  readonly after?: (t: Test, vm: VmResult) => Promise<void>;
+}
+
+const sha256 = async (file: string): Promise<string> => {
+  const hash = createHash('sha256');
+  await pipeline(createReadStream(file), hash);
+  return hash.digest('hex');
+};
+
+/** The guest says what it believes each disk holds; the image is what QEMU really wrote. */
+const compareImages = async (t: Test, vm: VmResult): Promise<void> => {
+  const believed = JSON.parse(readFileSync(join(vm.results, 'sha256.json'), 'utf8')) as Record<
+    DiskName,
+    string
+  >;
+  for (const [disk, expected] of Object.entries(believed)) {
+    t.equal(await sha256(vm.disks[disk as DiskName]), expected, `SHA-256 of the disk image ${disk}`);
+  }
+};
+
+const withIommufd = profileNames.filter(name => name !== 'legacy');
+
+const programs: readonly GuestProgram[] = [
+  { name: 'nvme-data', profiles: profileNames, after: compareImages },
+  { name: 'nvme-commands', profiles: ['vtd', 'noiommu'] },
+  { name: 'edu', profiles: profileNames },
+  { name: 'iommufd', profiles: withIommufd },
+  { name: 'bad-input', profiles: ['vtd', 'noiommu', 'legacy'] },
+  { name: 'removal', profiles: ['vtd', 'noiommu'] },
+  { name: 'crash', profiles: ['vtd', 'noiommu'] },
+  { name: 'no-tricks', profiles: ['noiommu'] },
+];
+
+// IOMMUFD_PROFILE and IOMMUFD_PROGRAM narrow a run down while working on something.
+const wanted = (variable: string, value: string): boolean => (process.env[variable] ?? value) === value;
+
+for (const { name, profiles, after } of programs) {
+  for (const profile of profiles) {
+    if (!wanted('IOMMUFD_PROGRAM', name) || !wanted('IOMMUFD_PROFILE', profile)) continue;
+    await kernelTest(t, {
+      profile,
+      file: `dist/test/kernel/${name}.test.js`,
+      // Emulation is slow, strace under emulation slower; the VM has a time limit of its own.
+      env: { TAP_TIMEOUT: '500' },
+      name: `${name} (${profile})`,
+      ...(after && { after }),
+    });
+  }
+}
