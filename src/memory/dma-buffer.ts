@@ -33,6 +33,12 @@ export class DmaBuffer implements Disposable {
     return this.#bytes;
   }
 
+  /** The same memory, for reading and writing fields of descriptors. */
+  get view(): DataView {
+    const { buffer, byteOffset, byteLength } = this.bytes;
+    return new DataView(buffer, byteOffset, byteLength);
+  }
+
   /** The device's address of the byte at `offset`. What follows may be elsewhere: see {@link segments}. */
   deviceAddress(offset = 0): DeviceAddress {
     checkRange('buffer', offset, 1, this.byteLength);
