@@ -18,6 +18,8 @@ const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
 /** Attributes in sysfs are at most one page; the PCI `resource` and `config` files fit as well. */
 const TEXT_LIMIT = 64 * 1024;
 
+const nothing = (): void => {};
+
 let instance: Syscalls | undefined;
 
 /**
@@ -233,7 +235,12 @@ function bind(): Syscalls {
     watch(fd, onReadable): Watch {
       descriptor(fd);
       if (typeof onReadable !== 'function') throw new TypeError('onReadable must be a function');
-      const handle = ffi.node.poll(fd, { readable: true }, () => onReadable());
+      const handle = ffi.node.poll(fd, { readable: true }, () => {
+        onReadable();
+        // Called straight from the event loop: on Node.js 26 nothing runs the promise reactions that this has made
+        // due until some other callback ends. An immediate ends right after this phase of the loop.
+        setImmediate(nothing);
+      });
       let open = true;
       return {
         ref: () => handle.ref(),

@@ -44,6 +44,7 @@ const programs: readonly GuestProgram[] = [
   { name: 'removal', profiles: ['vtd', 'noiommu'] },
   { name: 'crash', profiles: ['vtd', 'noiommu'] },
   { name: 'no-tricks', profiles: ['noiommu'] },
+  { name: 'cli', profiles: ['vtd', 'noiommu'] },
   { name: 'readme', profiles: ['vtd', 'noiommu', 'legacy'] },
 ];
 

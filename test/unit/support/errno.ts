@@ -1,0 +1,19 @@
+/** The error numbers that the models answer with, as on x86-64 and arm64. @module */
+export const EPERM = 1;
+export const ENOENT = 2;
+export const EIO = 5;
+export const EBADF = 9;
+export const ENOMEM = 12;
+export const EACCES = 13;
+export const EBUSY = 16;
+export const EEXIST = 17;
+export const ENODEV = 19;
+export const ENOTDIR = 20;
+export const EISDIR = 21;
+export const EINVAL = 22;
+export const EMFILE = 24;
+export const ENOTTY = 25;
+export const ENOSPC = 28;
+export const ELOOP = 40;
+export const EMSGSIZE = 90;
+export const EOPNOTSUPP = 95;
