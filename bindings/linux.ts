@@ -6,6 +6,7 @@
  *
  * @module
  */
+import { constants as bufferConstants } from 'node:buffer';
 import { accessSync, readdirSync, readlinkSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import type koffi from 'koffi';
@@ -14,6 +15,9 @@ import type { SyscallResult, Syscalls, Watch } from './syscalls.js';
 /** `O_CLOEXEC` on x86-64 and arm64 (include/uapi/asm-generic/fcntl.h). */
 const O_CLOEXEC = 0o2000000;
 const EINTR = 4;
+const EEXIST = 17;
+const EPOLL_CTL_ADD = 1;
+const U64_MAX = 0xffff_ffff_ffff_ffffn;
 const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
 /** Attributes in sysfs are at most one page; the PCI `resource` and `config` files fit as well. */
 const TEXT_LIMIT = 64 * 1024;
@@ -42,6 +46,11 @@ function integer(title: string, value: number, minimum: number, maximum: number)
 const descriptor = (fd: number): void => integer('file descriptor', fd, -1, 0x7fff_ffff);
 const word = (title: string, value: number): void => integer(title, value, -0x8000_0000, 0xffff_ffff);
 const size = (title: string, value: number): void => integer(title, value, 0, Number.MAX_SAFE_INTEGER);
+
+function address(value: bigint): void {
+  if (typeof value !== 'bigint') throw new TypeError(`address must be a bigint, got ${typeof value}`);
+  if (value <= 0n || value > U64_MAX) throw new RangeError('address must be a mapped address');
+}
 
 function bytes(title: string, value: Uint8Array): void {
   if (!(value instanceof Uint8Array)) throw new TypeError(`${title} must be a Uint8Array`);
@@ -111,6 +120,24 @@ function bind(): Syscalls {
     [bigint, number, number],
     number
   >;
+
+  const cEpollCreate = libc.func('int epoll_create1(int flags)') as Call<[number], number>;
+  const cEpollControl = libc.func('int epoll_ctl(int epoll, int op, int fd, void *event)') as Call<
+    [number, number, number, Uint8Array],
+    number
+  >;
+  const watched = new Set<number>();
+
+  /** The errno that the event loop would refuse `fd` with, or 0: koffi ends the process when it does. */
+  const unwatchable = (fd: number): number => {
+    if (watched.has(fd)) return EEXIST;
+    const epoll = cEpollCreate(O_CLOEXEC);
+    if (epoll < 0) return ffi.errno();
+    const event = new Uint8Array(16);
+    const refused = cEpollControl(epoll, EPOLL_CTL_ADD, fd, event) < 0 ? ffi.errno() : 0;
+    cClose(epoll);
+    return refused;
+  };
 
   return {
     open(path, flags) {
@@ -212,21 +239,22 @@ function bind(): Syscalls {
       if (address === MAP_FAILED) return BigInt(-ffi.errno());
       return BigInt(address);
     },
-    munmap(address, length) {
+    munmap(at, length) {
+      address(at);
       size('length', length);
-      return cMunmap(address, length) < 0 ? -ffi.errno() : 0;
+      return cMunmap(at, length) < 0 ? -ffi.errno() : 0;
     },
-    madvise(address, length, advice) {
+    madvise(at, length, advice) {
+      address(at);
       size('length', length);
       word('advice', advice);
-      return cMadvise(address, length, advice) < 0 ? -ffi.errno() : 0;
+      return cMadvise(at, length, advice) < 0 ? -ffi.errno() : 0;
     },
-    view(address, length) {
-      size('length', length);
-      // koffi aborts the whole process for a null address.
-      if (typeof address !== 'bigint' || address <= 0n)
-        throw new RangeError('address must be a mapped address');
-      return ffi.view(address, length);
+    view(at, length) {
+      // koffi ends the whole process for a null address, and for more than an ArrayBuffer can hold.
+      address(at);
+      integer('length', length, 0, bufferConstants.MAX_LENGTH);
+      return ffi.view(at, length);
     },
     addressOf(value) {
       bytes('bytes', value);
@@ -235,19 +263,30 @@ function bind(): Syscalls {
     watch(fd, onReadable): Watch {
       descriptor(fd);
       if (typeof onReadable !== 'function') throw new TypeError('onReadable must be a function');
+      const refused = unwatchable(fd);
+      if (refused) throw new Error(`descriptor ${fd} cannot be watched (errno ${refused})`);
       const handle = ffi.node.poll(fd, { readable: true }, () => {
-        onReadable();
+        try {
+          onReadable();
+        } catch (error) {
+          // koffi would swallow it, and never call back again.
+          setImmediate(() => {
+            throw error;
+          });
+        }
         // Called straight from the event loop: on Node.js 26 nothing runs the promise reactions that this has made
         // due until some other callback ends. An immediate ends right after this phase of the loop.
         setImmediate(nothing);
       });
+      watched.add(fd);
       let open = true;
       return {
-        ref: () => handle.ref(),
-        unref: () => handle.unref(),
+        ref: () => open && handle.ref(),
+        unref: () => open && handle.unref(),
         [Symbol.dispose]() {
           if (!open) return;
           open = false;
+          watched.delete(fd);
           handle.stop();
           handle.close();
         },

@@ -36,7 +36,7 @@ export function checkAligned(title: string, value: bigint | number, unit: number
 /** A power of two from `minimum` to `maximum`. */
 export function checkPowerOfTwo(title: string, value: number, minimum: number, maximum = 2 ** 52): number {
   checkInteger(title, value, minimum, maximum);
-  if (!Number.isInteger(Math.log2(value)))
+  if (2 ** Math.round(Math.log2(value)) !== value)
     throw new RangeError(`${title} must be a power of two, got ${value}`);
   return value;
 }

@@ -8,7 +8,7 @@
  *
  * @module
  */
-import { getSystemErrorName } from 'node:util';
+import { constants } from 'node:os';
 import { hintFor } from './hints.js';
 
 /** What a {@link KernelError} knows of the call that failed. */
@@ -28,14 +28,14 @@ export interface KernelErrorDetails {
 /** Where libuv has another name than the kernel, or none (asm-generic/errno.h, linux/errno.h). */
 const kernelNames: Readonly<Record<number, string>> = { 77: 'EBADFD', 95: 'EOPNOTSUPP', 524: 'ENOTSUPP' };
 
+/** Not `util.getSystemErrorName`, which knows libuv's names only and makes a sentence of every other. */
+const systemNames = new Map(Object.entries(constants.errno).map(([name, errno]) => [errno, name]));
+systemNames.set(constants.errno.EAGAIN, 'EAGAIN');
+
 function errnoName(errno: number): string {
   const name = kernelNames[errno];
   if (name !== undefined) return name;
-  try {
-    return getSystemErrorName(-errno);
-  } catch {
-    return `E${errno}`;
-  }
+  return systemNames.get(errno) ?? `E${errno}`;
 }
 
 function show(value: unknown): string {
@@ -124,7 +124,7 @@ export class DisposedError extends Error {
 
 /**
  * Runs every step, then throws what failed: the error itself where one step failed, an `AggregateError` where
- * several did. For disposal, which must try everything and report what it could not undo.
+ * several did. For what must be tried to the end, such as disposal.
  */
 export function runAll(steps: Iterable<() => void>): void {
   const errors: unknown[] = [];
@@ -136,5 +136,5 @@ export function runAll(steps: Iterable<() => void>): void {
     }
   }
   if (errors.length === 1) throw errors[0];
-  if (errors.length > 1) throw new AggregateError(errors, `${errors.length} steps failed while releasing`);
+  if (errors.length > 1) throw new AggregateError(errors, `${errors.length} steps failed`);
 }

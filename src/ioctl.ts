@@ -66,3 +66,16 @@ export function check(
 export function openFile(kernel: Syscalls, path: string, flags: number): number {
   return check(kernel.open(path, flags), 'open', { path });
 }
+
+/** Keeps memory reachable during a call that is given nothing but its address. */
+const reachable: { bytes: Uint8Array | undefined } = { bytes: undefined };
+
+/** Calls `use` with the address of `bytes`, for a pointer in a struct. The address is good until `use` returns. */
+export function withPointer<T>(kernel: Syscalls, bytes: Uint8Array, use: (address: bigint) => T): T {
+  reachable.bytes = bytes;
+  try {
+    return use(kernel.addressOf(bytes));
+  } finally {
+    reachable.bytes = undefined;
+  }
+}

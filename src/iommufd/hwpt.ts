@@ -27,7 +27,7 @@ export class Hwpt implements Disposable {
    */
   [Symbol.dispose](): void {
     if (this.#destroyed) return;
-    this.ioas.iommufd.destroy(this.#id);
+    if (this.ioas.iommufd.open) this.ioas.iommufd.destroy(this.#id);
     this.#destroyed = true;
   }
 }

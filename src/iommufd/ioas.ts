@@ -20,7 +20,7 @@ import { decodeList, encodeList } from '../../bindings/uapi/struct.js';
 import type { Iova, IovaRange, PhysicalAddress } from '../address.js';
 import { checkInteger, checkU64 } from '../check.js';
 import { DeviceError, DeviceErrorCode, DisposedError, KernelError } from '../errors.js';
-import { ioctl, transact } from '../ioctl.js';
+import { ioctl, transact, withPointer } from '../ioctl.js';
 import type { Iommufd } from './iommufd.js';
 
 const EMSGSIZE = 90;
@@ -219,13 +219,10 @@ export class Ioas implements Disposable {
     const { bytes, view } = argument.allocate();
     for (let capacity = 16; ; ) {
       const list = new Uint8Array(capacity * iommu_iova_range.size);
-      argument.encode(view, {
-        size: argument.size,
-        ioas_id: this.id,
-        num_iovas: capacity,
-        allowed_iovas: kernel.addressOf(list),
+      const result = withPointer(kernel, list, allowed_iovas => {
+        argument.encode(view, { size: argument.size, ioas_id: this.id, num_iovas: capacity, allowed_iovas });
+        return kernel.ioctl(this.iommufd.fd, IOMMU_IOAS_IOVA_RANGES.number, bytes);
       });
-      const result = kernel.ioctl(this.iommufd.fd, IOMMU_IOAS_IOVA_RANGES.number, bytes);
       const count = argument.get(view, 'num_iovas');
       if (result === -EMSGSIZE && count > capacity) {
         capacity = count;
@@ -262,15 +259,15 @@ export class Ioas implements Disposable {
     );
     const argument = IOMMU_IOAS_ALLOW_IOVAS.argument;
     const { bytes, view } = argument.allocate();
-    argument.encode(view, {
-      size: argument.size,
-      ioas_id: this.id,
-      num_iovas: ranges.length,
-      allowed_iovas: kernel.addressOf(list),
-    });
-    ioctl(kernel, this.iommufd.fd, IOMMU_IOAS_ALLOW_IOVAS, bytes, {
-      ioas_id: this.#id,
-      ranges: ranges.length,
+    withPointer(kernel, list, allowed_iovas => {
+      argument.encode(view, {
+        size: argument.size,
+        ioas_id: this.id,
+        num_iovas: ranges.length,
+        allowed_iovas,
+      });
+      const shown = { ioas_id: this.#id, ranges: ranges.length };
+      ioctl(kernel, this.iommufd.fd, IOMMU_IOAS_ALLOW_IOVAS, bytes, shown);
     });
   }
 
@@ -310,7 +307,7 @@ export class Ioas implements Disposable {
    */
   [Symbol.dispose](): void {
     if (this.#destroyed) return;
-    this.iommufd.destroy(this.#id);
+    if (this.iommufd.open) this.iommufd.destroy(this.#id);
     this.#destroyed = true;
   }
 }

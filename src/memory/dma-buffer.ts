@@ -29,8 +29,12 @@ export class DmaBuffer implements Disposable {
 
   /** The memory itself. Must not be touched after the memory is disposed of: the process would end. */
   get bytes(): Uint8Array {
-    if (this.#freed || this.memory.disposed) throw new DisposedError(`DmaBuffer of ${this.byteLength} bytes`);
+    this.#require();
     return this.#bytes;
+  }
+
+  #require(): void {
+    if (this.#freed || this.memory.disposed) throw new DisposedError(`DmaBuffer of ${this.byteLength} bytes`);
   }
 
   /** The same memory, for reading and writing fields of descriptors. */
@@ -41,12 +45,14 @@ export class DmaBuffer implements Disposable {
 
   /** The device's address of the byte at `offset`. What follows may be elsewhere: see {@link segments}. */
   deviceAddress(offset = 0): DeviceAddress {
+    this.#require();
     checkRange('buffer', offset, 1, this.byteLength);
     return this.memory.deviceAddress(this.offset + offset);
   }
 
   /** The runs of device addresses that make up `length` bytes from `offset`; their offsets count from the buffer. */
   segments(offset = 0, length = this.byteLength - offset): DeviceSegment[] {
+    this.#require();
     checkRange('buffer', offset, length, this.byteLength);
     return this.memory.pages
       .segments(this.offset + offset, length)

@@ -18,7 +18,7 @@ import { DeviceError, DeviceErrorCode, DisposedError, KernelError, runAll } from
 import { check } from '../ioctl.js';
 import { Ioas, type MapOptions } from '../iommufd/ioas.js';
 import { type AddressSpace, checkSpace, kernelOf, mapInto, unmapFrom } from './address-space.js';
-import { DevicePages } from './device-pages.js';
+import { DEVICE_PAGE, DevicePages } from './device-pages.js';
 import { DmaBuffer } from './dma-buffer.js';
 import { createSealedMemfd, PageSize } from './memfd.js';
 import { RangeAllocator } from './ranges.js';
@@ -39,7 +39,10 @@ export interface DmaArenaOptions extends DmaMemoryOptions {
 }
 
 export interface AllocateOptions {
-  /** A power of two in bytes; 64 by default, so that no two buffers share a cache line. */
+  /**
+   * Of the address that the device sees: a power of two in bytes; 64 by default, so that no two buffers share a cache
+   * line. At most 4096 without IOMMU.
+   */
   alignment?: number;
   /** The device must see it as one run of addresses. Always so behind an IOMMU; may not be had without. */
   contiguous?: boolean;
@@ -86,7 +89,8 @@ export abstract class DmaMemory implements Disposable {
       if (fd !== undefined) this.#kernel.close(fd);
       throw error;
     }
-    this.#free.add(0n, BigInt(size - 1));
+    // In IOVAs rather than offsets, so that an alignment is one of the address that the device sees.
+    this.#free.add(this.iova, this.iova + BigInt(size - 1));
   }
 
   #require(): void {
@@ -165,6 +169,9 @@ export abstract class DmaMemory implements Disposable {
     this.#require();
     checkInteger('size', size, 1, this.size);
     const alignment = checkPowerOfTwo('alignment', options.alignment ?? CACHE_LINE, 1, this.size);
+    if (alignment > DEVICE_PAGE && this.space instanceof Ioas && this.space.translation === 'none') {
+      throw new RangeError(`without IOMMU alignment is at most ${DEVICE_PAGE}, got ${alignment}`);
+    }
     const offset = options.contiguous ? this.#findContiguous(size, alignment) : this.#carve(size, alignment);
     if (offset === undefined) {
       const kind = options.contiguous ? `contiguous bytes` : 'bytes';
@@ -177,13 +184,17 @@ export abstract class DmaMemory implements Disposable {
           : 'Free buffers, or make the arena larger',
       );
     }
-    return new DmaBuffer(this, offset, size, () => this.#free.free(BigInt(offset), size));
+    return new DmaBuffer(this, offset, size, () => this.#free.free(this.iova + BigInt(offset), size));
   }
 
   #carve(size: number, alignment: number, lowest = 0, highest = this.size - 1): number | undefined {
-    const placement = { alignment, lowest: BigInt(lowest), highest: BigInt(highest) };
-    const offset = this.#free.allocate(size, placement);
-    return offset === undefined ? undefined : Number(offset);
+    const placement = {
+      alignment,
+      lowest: this.iova + BigInt(lowest),
+      highest: this.iova + BigInt(highest),
+    };
+    const found = this.#free.allocate(size, placement);
+    return found === undefined ? undefined : Number(found - this.iova);
   }
 
   #findContiguous(size: number, alignment: number): number | undefined {

@@ -20,6 +20,8 @@ const DRIVERS = '/sys/bus/pci/drivers';
 const PROBE = '/sys/bus/pci/drivers_probe';
 const VFIO_PCI = 'vfio-pci';
 const READ_WRITE = 6;
+const EPERM = 1;
+const EACCES = 13;
 /** udev sets permissions a moment after the node appears; there is no event to wait for without it. */
 const NODE_POLL_MS = 5;
 /** How long the kernel may take to remove a device that nothing holds any more, in ms. */
@@ -94,10 +96,10 @@ export class Claim implements Disposable {
         'Dispose the Device first',
       );
     }
-    this.#released = true;
     if (this.previousDriver !== VFIO_PCI) {
       restoreDriver(this.kernel, this.address, this.previousDriver, this.#previousOverride);
     }
+    this.#released = true;
   }
 
   [Symbol.dispose](): void {
@@ -150,7 +152,9 @@ export async function claim(address: string, options: ClaimOptions = {}): Promis
 
 /** The probe's own error is reported by whether a driver is bound afterwards, which is what matters. */
 function probe(kernel: Syscalls, device: PciAddress): void {
-  kernel.writeText(PROBE, device);
+  const result = kernel.writeText(PROBE, device);
+  if (result === -EACCES || result === -EPERM)
+    throw new KernelError(-result, { syscall: 'write', path: PROBE });
 }
 
 function refused(kernel: Syscalls, device: PciAddress): DeviceError {
@@ -180,35 +184,38 @@ function restoreDriver(
   driver: string | undefined,
   override: string | undefined,
 ): void {
-  const path = devicePath(device);
   const original = override === undefined || override === '(null)' ? '\n' : override;
   try {
-    const bound = readLinkName(kernel, device, 'driver');
-    runAll([
-      () => {
-        if (bound !== undefined && bound !== driver) writeSysfs(kernel, `${path}/driver/unbind`, device);
-      },
-      () => {
-        if (driver === undefined || bound === driver) return;
-        // Named explicitly: with no override the kernel would bind the first driver that matches, perhaps another.
-        writeSysfs(kernel, `${path}/driver_override`, driver);
-        probe(kernel, device);
-      },
-      () => writeSysfs(kernel, `${path}/driver_override`, original),
-      () => {
-        const now = readLinkName(kernel, device, 'driver');
-        if (now === driver) return;
-        throw new DeviceError(
-          DeviceErrorCode.Unsupported,
-          device,
-          `could not be given back to ${driver ?? 'no driver'}; ${now ?? 'no driver'} has it`,
-          'The kernel log (dmesg) says why',
-        );
-      },
-    ]);
+    giveBack(kernel, device, driver, original);
   } catch (error) {
-    if (!isLeaving(kernel, device)) throw error;
+    // Missing permission is no sign of a removal, which would be waited for.
+    const denied = error instanceof KernelError && (error.errno === EACCES || error.errno === EPERM);
+    if (denied || !isLeaving(kernel, device)) throw error;
   }
+}
+
+function giveBack(kernel: Syscalls, device: PciAddress, driver: string | undefined, override: string): void {
+  const path = devicePath(device);
+  try {
+    const bound = readLinkName(kernel, device, 'driver');
+    if (bound === driver) return;
+    if (bound !== undefined) writeSysfs(kernel, `${path}/driver/unbind`, device);
+    if (driver !== undefined) {
+      // Named explicitly: with no override the kernel would bind the first driver that matches, perhaps another.
+      writeSysfs(kernel, `${path}/driver_override`, driver);
+      probe(kernel, device);
+    }
+  } finally {
+    writeSysfs(kernel, `${path}/driver_override`, override);
+  }
+  const now = readLinkName(kernel, device, 'driver');
+  if (now === driver) return;
+  throw new DeviceError(
+    DeviceErrorCode.Unsupported,
+    device,
+    `could not be given back to ${driver ?? 'no driver'}; ${now ?? 'no driver'} has it`,
+    'The kernel log (dmesg) says why',
+  );
 }
 
 /**

@@ -76,7 +76,7 @@ export function readPciDevice(address: string, kernel: Syscalls = linux()): PciD
   requireDevice(kernel, device);
   const number = (name: string): number => Number(readAttribute(kernel, device, name) ?? 0);
   const group = readLinkName(kernel, device, 'iommu_group');
-  const numaNode = number('numa_node');
+  const numaNode = Number(readAttribute(kernel, device, 'numa_node') ?? -1);
   const vfio = findVfioNode(kernel, device);
   return {
     address: device,

@@ -23,6 +23,18 @@ export function findMounts(kernel: Syscalls, address: PciAddress): string[] {
   return points;
 }
 
+/** Volumes, encrypted disks and arrays that are built on a block device. */
+function collectHolders(kernel: Syscalls, path: string, depth: number, numbers: Set<string>): void {
+  const names = kernel.readDirectory(`${path}/holders`);
+  if (typeof names === 'number' || depth > MAX_DEPTH) return;
+  for (const name of names) {
+    const holder = `/sys/class/block/${name}`;
+    const number = kernel.readText(`${holder}/dev`);
+    if (typeof number === 'string') numbers.add(number.trim());
+    collectHolders(kernel, holder, depth + 1, numbers);
+  }
+}
+
 function collectBlockDevices(kernel: Syscalls, path: string, depth: number, numbers: Set<string>): void {
   const names = kernel.readDirectory(path);
   if (typeof names === 'number') return;
@@ -34,6 +46,7 @@ function collectBlockDevices(kernel: Syscalls, path: string, depth: number, numb
     if (typeof subsystem === 'string' && subsystem.endsWith('/block')) {
       const number = kernel.readText(`${child}/dev`);
       if (typeof number === 'string') numbers.add(number.trim());
+      collectHolders(kernel, child, 0, numbers);
     }
     if (depth < MAX_DEPTH) collectBlockDevices(kernel, child, depth + 1, numbers);
   }

@@ -89,11 +89,8 @@ export class InterruptVector implements AsyncIterable<number> {
   #deliver(): void {
     if (this.#closed || this.#kernel.read(this.eventfd, this.#countBytes) !== 8) return;
     const count = Number(this.#count[0]);
-    try {
-      for (const listener of this.#listeners) listener(count);
-    } finally {
-      this.#rearm?.();
-    }
+    // One listener's exception must not cost the others their interrupt.
+    runAll([...[...this.#listeners].map(listener => () => listener(count)), () => this.#rearm?.()]);
   }
 
   /**
@@ -109,7 +106,10 @@ export class InterruptVector implements AsyncIterable<number> {
     return { [Symbol.dispose]: () => void this.#listeners.delete(listener) };
   }
 
-  /** Counts of interrupts, from now until the vector is disabled. What arrives between two steps is added up. */
+  /**
+   * Counts of interrupts, from the first `next()` until the vector is disabled. What arrives between two steps is added
+   * up.
+   */
   async *[Symbol.asyncIterator](): AsyncGenerator<number, void, undefined> {
     let pending = 0;
     let wake: (() => void) | undefined;

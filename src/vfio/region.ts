@@ -94,6 +94,17 @@ interface Window {
   readonly u64: BigUint64Array;
 }
 
+/** An ArrayBuffer has a limit, and element indices within a window must fit 32 bits. */
+const MAX_WINDOW = 2 ** 30;
+
+function* windowsOf(areas: readonly MappableArea[]): Generator<MappableArea> {
+  for (const { offset, size } of areas) {
+    for (let done = 0; done < size; done += MAX_WINDOW) {
+      yield { offset: offset + done, size: Math.min(MAX_WINDOW, size - done) };
+    }
+  }
+}
+
 const U32_MAX = 0xffff_ffff;
 /** What VFIO answers while memory decoding is off, or the device is powered down. */
 const EIO = 5;
@@ -146,7 +157,7 @@ export class Region implements Disposable {
     const fd = this.#file();
     if (this.#windows.length > 0) return;
     try {
-      for (const { offset, size } of this.info.mappable) {
+      for (const { offset, size } of windowsOf(this.info.mappable)) {
         const address = this.#kernel.mmap(
           size,
           PROT_READ | PROT_WRITE,
@@ -157,7 +168,13 @@ export class Region implements Disposable {
         if (address < 0n) {
           throw new KernelError(-Number(address), { syscall: 'mmap', path: this.#name, args: { size } });
         }
-        const buffer = this.#kernel.view(address, size);
+        let buffer: ArrayBuffer;
+        try {
+          buffer = this.#kernel.view(address, size);
+        } catch (error) {
+          this.#kernel.munmap(address, size);
+          throw error;
+        }
         this.#windows.push({
           start: offset,
           end: offset + size,
@@ -326,6 +343,7 @@ export class Region implements Disposable {
         bytes.subarray(done),
         this.info.fileOffset + offset + done,
       );
+      if (count === -EIO) throw this.#silent(offset + done);
       check(count, 'pread', { path: this.#name, args: { offset: offset + done } });
       if (count === 0) throw this.#silent(offset + done);
       done += count;

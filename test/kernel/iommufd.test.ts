@@ -1,5 +1,17 @@
 /** Address spaces and page tables of the real kernel, with a real device attached. */
-import { claim, DmaArena, EphemeralMemory, Hwpt, Ioas, Iommufd, iova, linux, openDevice } from 'iommufd';
+import { writeFileSync } from 'node:fs';
+import {
+  claim,
+  DmaArena,
+  EphemeralMemory,
+  Hwpt,
+  Ioas,
+  Iommufd,
+  iova,
+  linux,
+  openDevice,
+  PageSize,
+} from 'iommufd';
 import t from 'tap';
 import { address } from '../vm/topology.js';
 import { nothingLeaked, snapshot } from './support/leaks.js';
@@ -123,6 +135,23 @@ t.test(`iommufd, ${profile}`, async t => {
     );
     t.throws(() => DmaArena.create(space, MIB + 1), RangeError, 'misaligned size, before any call');
     t.throws(() => space.map(1n, PAGE), { code: /EINVAL|EFAULT/ }, 'no memory there');
+
+    await t.test('huge pages', async t => {
+      t.throws(() => DmaArena.create(space, MIB, { pageSize: PageSize.Huge2M }), RangeError);
+      writeFileSync('/proc/sys/vm/nr_hugepages', '8');
+      try {
+        using huge = DmaArena.create(space, 8 * MIB, { pageSize: PageSize.Huge2M });
+        using two = huge.allocate(2 * MIB, { contiguous: true, alignment: PAGE });
+        t.equal(two.segments().length, 1, 'two megabytes in one run');
+        two.bytes.fill(0x55);
+        t.throws(() => DmaArena.create(space, 2048 * MIB, { pageSize: PageSize.Huge2M }), {
+          code: 'ENOMEM',
+          hint: /nr_hugepages/,
+        });
+      } finally {
+        writeFileSync('/proc/sys/vm/nr_hugepages', '0');
+      }
+    });
 
     await t.test('explicit page tables and replacement', async t => {
       using hwpt = device.allocHwpt(space);

@@ -180,7 +180,7 @@ t.test(`NVMe commands, ${profile}`, async t => {
           setTimeout(() => abort.abort(), 300);
           const results = await Promise.allSettled(reads);
           const rejected = results.filter(result => result.status === 'rejected');
-          t.ok(rejected.length > 50, `${rejected.length} of 100 were aborted`);
+          t.ok(rejected.length > 0, `${rejected.length} of 100 were aborted`);
           t.ok(
             rejected.every(result => result.reason.name === 'AbortError'),
             'each with the reason of the signal',

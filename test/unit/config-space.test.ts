@@ -52,6 +52,11 @@ t.test('registers', async t => {
   t.same(kernel.peek(AT + 4, 2), [0x05, 0x04]);
   config.busMaster = false;
   t.same(kernel.peek(AT + 4, 2), [0x01, 0x04]);
+  t.equal(config.present, true);
+  kernel.poke(AT, ...new Array<number>(64).fill(0xff));
+  t.equal(config.present, false, 'a device that is gone reads as all ones');
+  kernel.poke(AT, 0x36, 0x1b, 0x10, 0x00);
+  t.equal(config.present, false, 'whatever the ids, which the kernel answers for');
   config.write8(0x40, 0xab);
   config.write16(0x42, 0xcdef);
   config.write32(0x44, 0xdead_beef);

@@ -158,6 +158,7 @@ t.test('nothing works after disposal', async t => {
     freed[Symbol.dispose]();
     freed[Symbol.dispose]();
     t.throws(() => freed.bytes, disposed, 'a freed buffer has no bytes');
+    t.throws(() => freed.view, disposed, 'a freed buffer has no view');
     t.throws(() => freed.deviceAddress(), disposed, 'a freed buffer has no device address');
     t.throws(() => freed.segments(), disposed, 'a freed buffer has no segments');
     memory[Symbol.dispose]();
@@ -183,6 +184,9 @@ t.test('buffers', async t => {
   t.equal(a.byteLength, 100);
   t.equal(a.bytes.byteLength, 100);
   t.equal(a.offset % 64, 0, 'on a cache line');
+  a.view.setUint32(96, 0x04030201, true);
+  t.same([...a.bytes.subarray(96)], [1, 2, 3, 4], 'a view of the same memory');
+  t.equal(a.view.byteLength, 100);
   t.equal(b.offset % 64, 0);
   t.ok(b.offset >= a.offset + 100, 'of their own');
   t.equal(arena.available, 4 * PAGE - 101);
@@ -308,7 +312,23 @@ t.test('contiguous buffers lie in one run', async t => {
   t.equal(contiguous(5).offset, 10 * PAGE);
   t.equal(contiguous(1).offset, 0);
   three[Symbol.dispose]();
-  t.equal(arena.allocate(2 * PAGE, { contiguous: true, alignment: 2 * PAGE }).offset, 4 * PAGE, 'aligned');
+  t.throws(
+    () => arena.allocate(PAGE, { alignment: 2 * PAGE }),
+    RangeError,
+    'physical pages are aligned to their size only',
+  );
+  arena[Symbol.dispose]();
+  iommufd[Symbol.dispose]();
+});
+
+t.test('an alignment is one of the device address', async t => {
+  const { iommufd, ioas } = fakeSpace();
+  ioas.noteAttached('iommu', 1);
+  const arena = DmaArena.create(ioas, 64 * PAGE, { iova: iova(0x1234_5000n) });
+  for (const alignment of [PAGE, 4 * PAGE, 16 * PAGE]) {
+    const buffer = arena.allocate(PAGE, { alignment });
+    t.equal(buffer.deviceAddress() % BigInt(alignment), 0n, `${alignment}`);
+  }
   arena[Symbol.dispose]();
   iommufd[Symbol.dispose]();
 });

@@ -410,22 +410,49 @@ t.test('slots are never handed out twice', async t => {
 t.test('waiting for a slot', async t => {
   const { queue, dispose } = setUp({ entries: 3 });
   const order: string[] = [];
-  queue.whenFree(() => order.push('at once'));
-  t.same(order, [], 'not from within the call');
+  const wait = (name: string, signal?: AbortSignal): void =>
+    void queue.acquire(signal).then(slot => order.push(`${name} ${slot}`));
+  const a = await queue.acquire();
+  const b = await queue.acquire();
+  t.not(a, b);
+  const abort = new AbortController();
+  wait('first');
+  wait('impatient', abort.signal);
+  wait('second');
+  wait('third', abort.signal);
+  wait('fourth');
   await null;
-  t.same(order, ['at once']);
-  const [a, b] = [queue.tryAcquire(), queue.tryAcquire()];
-  for (const name of ['first', 'second', 'third', 'fourth']) queue.whenFree(() => order.push(name));
-  await null;
-  t.same(order, ['at once']);
+  t.same(order, []);
   queue.release(a);
-  t.same(order, ['at once', 'first'], 'one per slot, first come first served');
+  t.equal(queue.tryAcquire(), -1, 'a newcomer is not faster than whoever waits');
+  await null;
+  t.same(order, [`first ${a}`], 'one per slot, first come first served');
+  abort.abort();
+  await null;
+  t.same(order, [`first ${a}`, 'impatient -1', 'third -1'], 'an aborted one goes at once');
   queue.release(b);
-  t.same(order, ['at once', 'first', 'second']);
-  queue.wakeAll();
-  t.same(order, ['at once', 'first', 'second', 'third', 'fourth']);
-  queue.wakeAll();
-  t.equal(order.length, 5, 'each is called once');
+  await null;
+  t.equal(order.at(-1), `second ${b}`, 'and takes no slot with it');
+  queue.dismissAll();
+  await null;
+  t.equal(order.at(-1), 'fourth -1');
+  queue.dismissAll();
+  t.equal(order.length, 5, 'each is told once');
+  queue.release(a);
+  queue.release(b);
+  t.equal(queue.outstanding, 0, 'no slot is lost');
+  dispose();
+});
+
+t.test('completions that are taken without telling the controller', async t => {
+  const { queue, model, doorbells, dispose } = setUp({ entries: 4 });
+  const command = new Issued(queue, queue.tryAcquire());
+  queue.submit(command);
+  model.complete(command.slot, 0, 9);
+  const { length } = doorbells;
+  t.equal(queue.drain(false), true);
+  t.same(command.completions, [{ status: 0, result: 9 }]);
+  t.equal(doorbells.length, length, 'the doorbell of a disabled controller is left alone');
   dispose();
 });
 
@@ -435,16 +462,15 @@ t.test('taking commands away', async t => {
   for (const command of issued) queue.submit(command);
   model.complete(issued[1]!.slot, 0, 0);
   queue.drain();
-  let woken = 0;
   queue.tryAcquire();
   queue.tryAcquire();
-  queue.whenFree(() => woken++);
+  const waiting = queue.acquire();
   queue.cancelAll(pending => `slot ${pending.slot}`);
   t.same(issued[0]!.cancellations, [`slot ${issued[0]!.slot}`]);
   t.same(issued[1]!.cancellations, [], 'a completed one is not cancelled');
   t.same(issued[2]!.cancellations, [`slot ${issued[2]!.slot}`]);
-  t.equal(queue.outstanding, 2, 'their slots are back');
-  t.equal(woken, 1);
+  t.equal(queue.outstanding, 3, 'their slots are back, one of them with who waited for it');
+  t.ok((await waiting) >= 0);
   t.same([...queue.inFlight()], []);
 
   // As after a reset: the controller starts at entry 0 with phase 1 again.

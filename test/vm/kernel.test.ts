@@ -51,9 +51,11 @@ const programs: readonly GuestProgram[] = [
 // IOMMUFD_PROFILE and IOMMUFD_PROGRAM narrow a run down while working on something.
 const wanted = (variable: string, value: string): boolean => (process.env[variable] ?? value) === value;
 
+let ran = 0;
 for (const { name, profiles, after } of programs) {
   for (const profile of profiles) {
     if (!wanted('IOMMUFD_PROGRAM', name) || !wanted('IOMMUFD_PROFILE', profile)) continue;
+    ran++;
     await kernelTest(t, {
       profile,
       file: `dist/test/kernel/${name}.test.js`,
@@ -64,3 +66,4 @@ for (const { name, profiles, after } of programs) {
     });
   }
 }
+if (ran === 0) t.fail('IOMMUFD_PROGRAM and IOMMUFD_PROFILE leave nothing to run');

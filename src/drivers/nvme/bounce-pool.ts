@@ -6,7 +6,10 @@ import type { DmaMemory } from '../../memory/dma-memory.js';
 
 export class BouncePool {
   readonly #memory: DmaMemory;
-  readonly #waiting: (() => void)[] = [];
+  /** Ends when everyone who asked before has been served. */
+  #last: Promise<void> = Promise.resolve();
+  /** Wakes the one whose turn it is, and who waits for room. */
+  #wake: (() => void) | undefined;
 
   constructor(memory: DmaMemory) {
     this.#memory = memory;
@@ -19,25 +22,32 @@ export class BouncePool {
 
   /** A buffer of `size` bytes, page-aligned, as soon as there is room. Disposing of it makes room again. */
   async acquire(size: number): Promise<DmaBuffer & Disposable> {
-    // Whoever waits already goes first, or large requests would starve.
-    if (this.#waiting.length > 0) await this.#turn();
-    for (;;) {
-      try {
-        return this.#memory.allocate(size, { alignment: DEVICE_PAGE });
-      } catch (error) {
-        if (!(error instanceof DeviceError)) throw error;
+    const before = this.#last;
+    let done = (): void => undefined;
+    this.#last = new Promise(resolve => {
+      done = resolve;
+    });
+    try {
+      // In order, or large requests would starve.
+      await before;
+      for (;;) {
+        try {
+          return this.#memory.allocate(size, { alignment: DEVICE_PAGE });
+        } catch (error) {
+          if (!(error instanceof DeviceError)) throw error;
+        }
+        await new Promise<void>(resolve => {
+          this.#wake = resolve;
+        });
       }
-      await this.#turn();
+    } finally {
+      done();
     }
-  }
-
-  #turn(): Promise<void> {
-    return new Promise(resolve => this.#waiting.push(resolve));
   }
 
   /** Returns a buffer. */
   release(buffer: DmaBuffer): void {
     buffer[Symbol.dispose]();
-    this.#waiting.shift()?.();
+    this.#wake?.();
   }
 }

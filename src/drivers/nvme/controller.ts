@@ -27,43 +27,11 @@ import {
   IDENTIFY_BYTES,
 } from './identify.js';
 import { Namespace } from './namespace.js';
+import { type CommandOptions, completeOptions, type NvmeOptions } from './options.js';
 import { type Pending, QueuePair, type Transfer } from './queue-pair.js';
-import {
-  ALL_ONES,
-  CC,
-  type ControllerCapabilities,
-  CSTS,
-  decodeCapabilities,
-  Register,
-  versionText,
-} from './registers.js';
+import { RegisterInterface } from './register-interface.js';
+import type { ControllerCapabilities } from './registers.js';
 import { NvmeError } from './status.js';
-
-export interface NvmeOptions {
-  /** I/O queue pairs; fewer when the controller grants fewer. 1 by default. */
-  ioQueues?: number;
-  /** Entries of each I/O queue: one more than commands in flight. 64 by default; less when the controller says so. */
-  queueEntries?: number;
-  /** How long a command may take, in ms, before it is aborted. 30000 by default. */
-  commandTimeout?: number;
-  /** How long an abort may take, in ms, before the controller is reset. 2000 by default. */
-  abortTimeout?: number;
-  /** Largest transfer of one command, in bytes; 4 MiB by default, less when the controller says so. */
-  maxTransfer?: number;
-  /** Memory for transfers to and from ordinary (not DMA) memory, in bytes; 16 MiB by default. */
-  bounceSize?: number;
-}
-
-/** For one command. */
-export interface CommandOptions {
-  /**
-   * Aborts the command. The promise then rejects with the signal's reason, unless the command completed first. A
-   * controller that does not let go of the command within {@link NvmeOptions.abortTimeout} is reset.
-   */
-  signal?: AbortSignal | undefined;
-  /** How long it may take, in ms, before it is aborted; {@link NvmeOptions.commandTimeout} by default. */
-  timeout?: number | undefined;
-}
 
 type State = 'starting' | 'live' | 'resetting' | 'failed' | 'closed';
 
@@ -72,7 +40,6 @@ const MAX_ASYNC_EVENTS = 4;
 /** Deadlines, lost interrupts and the controller's own status are looked at this often while commands are out, in ms. */
 const WATCHDOG_MS = 100;
 const POLL_MS = 2;
-const SHUTDOWN_TIMEOUT_MS = 10_000;
 /** How often a command that fell victim to a reset is issued again. */
 const RESET_RETRIES = 3;
 /** The log page read after an event: as much as every page has. */
@@ -85,11 +52,7 @@ class TakenByReset extends Error {}
 /** An NVMe controller and its namespaces. */
 export class NvmeController implements AsyncDisposable {
   readonly device: Device;
-  /** Its registers, for whoever needs them. */
-  readonly registers: Region;
-  readonly capabilities: ControllerCapabilities;
-  /** NVMe version it implements, such as `1.4.0`. */
-  readonly version: string;
+  readonly #registers: RegisterInterface;
   readonly #options: Required<NvmeOptions>;
   #identity: ControllerIdentity | undefined;
   #maxTransfer: number;
@@ -113,19 +76,7 @@ export class NvmeController implements AsyncDisposable {
     this.device = device;
     this.#options = options;
     this.#maxTransfer = options.maxTransfer;
-    device.config.memory = true;
-    this.registers = device.bar(0);
-    const low = this.#read(Register.CAP);
-    const high = this.#read(Register.CAP + 4);
-    this.capabilities = decodeCapabilities(low, high);
-    this.version = versionText(this.#read(Register.VS));
-    if (low === ALL_ONES && high === ALL_ONES) throw this.#gone();
-    if (!this.capabilities.nvmCommandSet) throw this.#unsupported('does not support the NVM command set');
-    if (this.capabilities.minPageSize > DEVICE_PAGE) {
-      throw this.#unsupported(
-        `needs memory pages of ${this.capabilities.minPageSize} bytes, the driver uses 4096`,
-      );
-    }
+    this.#registers = new RegisterInterface(device);
   }
 
   /**
@@ -136,18 +87,7 @@ export class NvmeController implements AsyncDisposable {
    * does not become ready, FATAL when it says that it failed, GONE when nothing answers; KernelError.
    */
   static async open(device: Device, options: NvmeOptions = {}): Promise<NvmeController> {
-    const settings: Required<NvmeOptions> = {
-      ioQueues: checkInteger('ioQueues', options.ioQueues ?? 1, 1, 1024),
-      queueEntries: checkInteger('queueEntries', options.queueEntries ?? 64, 2, 65536),
-      commandTimeout: checkInteger('commandTimeout', options.commandTimeout ?? 30_000, 1),
-      abortTimeout: checkInteger('abortTimeout', options.abortTimeout ?? 2_000, 1),
-      maxTransfer: checkInteger('maxTransfer', options.maxTransfer ?? 4 * 2 ** 20, DEVICE_PAGE),
-      bounceSize: checkInteger('bounceSize', options.bounceSize ?? 16 * 2 ** 20, DEVICE_PAGE),
-    };
-    if (settings.maxTransfer % DEVICE_PAGE || settings.bounceSize % DEVICE_PAGE) {
-      throw new RangeError('maxTransfer and bounceSize must be multiples of 4096');
-    }
-    const controller = new NvmeController(device, settings);
+    const controller = new NvmeController(device, completeOptions(options));
     try {
       await controller.#start();
     } catch (error) {
@@ -156,6 +96,20 @@ export class NvmeController implements AsyncDisposable {
       throw error;
     }
     return controller;
+  }
+
+  /** Its registers, for whoever needs them. */
+  get registers(): Region {
+    return this.#registers.region;
+  }
+
+  get capabilities(): ControllerCapabilities {
+    return this.#registers.capabilities;
+  }
+
+  /** NVMe version it implements, such as `1.4.0`. */
+  get version(): string {
+    return this.#registers.version;
   }
 
   /** What the controller says of itself. */
@@ -191,82 +145,10 @@ export class NvmeController implements AsyncDisposable {
     return this.#resets;
   }
 
-  // Registers
-
-  #read(offset: number): number {
-    return this.registers.read32(offset);
-  }
-
-  #write(offset: number, value: number): void {
-    this.registers.write32(offset, value >>> 0);
-  }
-
-  #write64(offset: number, value: bigint): void {
-    this.#write(offset, Number(value & 0xffff_ffffn));
-    this.#write(offset + 4, Number(value >> 32n));
-  }
-
-  #gone(): DeviceError {
-    return new DeviceError(
-      DeviceErrorCode.Gone,
-      this.device.name,
-      'the controller does not answer: it was removed',
-    );
-  }
-
-  #unsupported(what: string): DeviceError {
-    return new DeviceError(DeviceErrorCode.Unsupported, this.device.name, what);
-  }
-
-  /**
-   * CSTS. A removed device reads as all ones on most machines; some return zeroes for memory that nobody answers for,
-   * but ones in configuration space all the same.
-   *
-   * @throws DeviceError (GONE) when nothing answers
-   */
-  #status(): number {
-    const status = this.#read(Register.CSTS);
-    if (status === ALL_ONES || (status === 0 && !this.device.config.present)) throw this.#gone();
-    return status;
-  }
-
-  async #waitReady(ready: boolean): Promise<void> {
-    const deadline = performance.now() + this.capabilities.readyTimeout;
-    for (;;) {
-      const status = this.#status();
-      if (((status & CSTS.RDY) !== 0) === ready) return;
-      if (ready && status & CSTS.CFS) {
-        throw new DeviceError(
-          DeviceErrorCode.Fatal,
-          this.device.name,
-          'reports a fatal error while it starts',
-        );
-      }
-      if (performance.now() > deadline) {
-        throw new DeviceError(
-          DeviceErrorCode.Timeout,
-          this.device.name,
-          `did not become ${ready ? 'ready' : 'disabled'} within ${this.capabilities.readyTimeout} ms`,
-        );
-      }
-      await sleep(POLL_MS);
-    }
-  }
-
-  async #disable(): Promise<void> {
-    const configuration = this.#read(Register.CC);
-    if (configuration & CC.EN) {
-      // CC must not be touched between enabling and ready (3.1.3.5), unless the controller has failed.
-      if (!(this.#status() & CSTS.CFS)) await this.#waitReady(true);
-      this.#write(Register.CC, configuration & ~CC.EN);
-    }
-    await this.#waitReady(false);
-  }
-
   // Bring-up
 
   async #start(): Promise<void> {
-    await this.#forceDisable();
+    await this.#registers.disable();
     this.#enableInterrupts();
     const size = QueuePair.memorySize(ADMIN_ENTRIES, IDENTIFY_BYTES) + IDENTIFY_BYTES;
     this.#adminMemory = DmaArena.create(this.device.space, size, { name: 'nvme-admin' });
@@ -300,7 +182,9 @@ export class NvmeController implements AsyncDisposable {
     const { interrupts } = this.device;
     const kinds = [InterruptKind.Msix, InterruptKind.Msi, InterruptKind.Intx];
     const kind = kinds.find(candidate => interrupts.info(candidate).count > 0);
-    if (kind === undefined) throw this.#unsupported('has no interrupts');
+    if (kind === undefined) {
+      throw new DeviceError(DeviceErrorCode.Unsupported, this.device.name, 'has no interrupts');
+    }
     const count =
       kind === InterruptKind.Intx ? 1 : Math.min(interrupts.info(kind).count, this.#options.ioQueues + 1);
     for (const vector of interrupts.enable(kind, count)) {
@@ -325,16 +209,13 @@ export class NvmeController implements AsyncDisposable {
   }
 
   /** From disabled to ready, with the admin queue. */
-  async #enable(): Promise<void> {
-    const admin = this.#admin!;
-    const size = admin.entries - 1;
-    this.#write(Register.AQA, (size << 16) | size);
-    this.#write64(Register.ASQ, admin.submissionBuffer.deviceAddress());
-    this.#write64(Register.ACQ, admin.completionBuffer.deviceAddress());
-    // Last of all: everything that the controller may reach now is mapped and initialised.
-    this.device.config.busMaster = true;
-    this.#write(Register.CC, CC.ENTRY_SIZES | CC.EN);
-    await this.#waitReady(true);
+  #enable(): Promise<void> {
+    const { entries, submissionBuffer, completionBuffer } = this.#admin!;
+    return this.#registers.enable(
+      entries,
+      submissionBuffer.deviceAddress(),
+      completionBuffer.deviceAddress(),
+    );
   }
 
   async #makeIoQueues(): Promise<void> {
@@ -571,17 +452,21 @@ export class NvmeController implements AsyncDisposable {
     transfer: Transfer | undefined,
     options: CommandOptions,
   ): Promise<number> {
+    const { signal } = options;
+    // One signal may well cover hundreds of commands, which is no leak.
+    if (signal) setMaxListeners(0, signal);
     const epoch = this.#resets;
     let slot = queue.tryAcquire();
-    while (slot < 0) {
-      await new Promise<void>(resolve => queue.whenFree(resolve));
-      this.#requireUsable();
-      options.signal?.throwIfAborted();
-      if (this.#resets !== epoch) throw new TakenByReset();
-      slot = queue.tryAcquire();
+    if (slot < 0) {
+      slot = await queue.acquire(signal);
+      if (slot < 0 || signal?.aborted || this.#resets !== epoch || this.#state === 'failed') {
+        if (slot >= 0) queue.release(slot);
+        this.#requireUsable();
+        signal?.throwIfAborted();
+        throw new TakenByReset();
+      }
     }
     const timeout = options.timeout ?? this.#options.commandTimeout;
-    const { signal } = options;
     return new Promise<number>((resolve, reject) => {
       const onAbort = (): void => this.#abort(pending, signal!.reason);
       const done = (): void => signal?.removeEventListener('abort', onAbort);
@@ -607,11 +492,7 @@ export class NvmeController implements AsyncDisposable {
         queue.release(slot);
         throw error;
       }
-      if (signal) {
-        // One signal may well cover hundreds of commands, which is no leak.
-        setMaxListeners(0, signal);
-        signal.addEventListener('abort', onAbort, { once: true });
-      }
+      signal?.addEventListener('abort', onAbort, { once: true });
       this.#watch();
     });
   }
@@ -663,11 +544,9 @@ export class NvmeController implements AsyncDisposable {
     let late: Pending | undefined;
     let waiting = false;
     try {
-      const status = this.#status();
-      if (this.#state === 'live' && (status & (CSTS.CFS | CSTS.RDY)) !== CSTS.RDY) {
-        const what =
-          status & CSTS.CFS ? 'reports a fatal error (CSTS.CFS)' : 'was disabled behind the driver';
-        this.#recover(new DeviceError(DeviceErrorCode.Fatal, this.device.name, what));
+      const problem = this.#state === 'live' ? this.#registers.problem() : undefined;
+      if (problem) {
+        this.#recover(problem);
         return;
       }
       // Looking by itself finds completions whose interrupt was lost.
@@ -731,7 +610,7 @@ export class NvmeController implements AsyncDisposable {
     this.#state = 'resetting';
     this.#resets++;
     try {
-      await this.#forceDisable();
+      await this.#registers.disable();
       for (const queue of this.#queues()) {
         // What it completed before it was disabled counts as completed.
         queue.drain(false);
@@ -751,23 +630,6 @@ export class NvmeController implements AsyncDisposable {
     }
   }
 
-  /** Disables it by its own register or, where that fails, by a reset of the PCI function. */
-  async #forceDisable(): Promise<void> {
-    try {
-      await this.#disable();
-    } catch (error) {
-      if (
-        !(error instanceof DeviceError) ||
-        error.code === DeviceErrorCode.Gone ||
-        !this.device.info.canReset
-      )
-        throw error;
-      this.device.config.busMaster = false;
-      await this.device.reset();
-      await this.#waitReady(false);
-    }
-  }
-
   #cancelAll(errorFor: (pending: Pending) => unknown): void {
     for (const queue of this.#queues()) queue.cancelAll(errorFor);
   }
@@ -778,18 +640,9 @@ export class NvmeController implements AsyncDisposable {
     this.#state = 'failed';
     this.#failure = error;
     this.#stopWatching();
-    this.#stopDma();
+    this.#registers.stopDma();
     this.#cancelAll(pending => pending.aborting ?? error);
-    for (const queue of this.#queues()) queue.wakeAll();
-  }
-
-  /** Whatever state the controller is in, it reaches no memory afterwards. */
-  #stopDma(): void {
-    try {
-      this.device.config.busMaster = false;
-    } catch {
-      // The device is closed or gone, and its DMA with it.
-    }
+    for (const queue of this.#queues()) queue.dismissAll();
   }
 
   // Shutdown
@@ -812,16 +665,16 @@ export class NvmeController implements AsyncDisposable {
       if (this.#state === 'live') {
         await this.#settle();
         await this.#deleteQueues();
-        await this.#notifyShutdown();
+        await this.#registers.shutDown();
       }
     } catch (error) {
       problem = error;
     }
     this.#stopWatching();
-    this.#stopDma();
+    this.#registers.stopDma();
     this.#state = 'closed';
     this.#cancelAll(() => new DisposedError(`NvmeController ${this.device.name}`));
-    for (const queue of this.#queues()) queue.wakeAll();
+    for (const queue of this.#queues()) queue.dismissAll();
     const { interrupts } = this.device;
     for (const kind of [InterruptKind.Msix, InterruptKind.Msi, InterruptKind.Intx]) interrupts.disable(kind);
     this.#adminMemory?.[Symbol.dispose]();
@@ -850,22 +703,6 @@ export class NvmeController implements AsyncDisposable {
         {},
       );
     }
-  }
-
-  async #notifyShutdown(): Promise<void> {
-    this.#write(Register.CC, (this.#read(Register.CC) & ~CC.SHN_MASK) | CC.SHN_NORMAL);
-    const deadline = performance.now() + SHUTDOWN_TIMEOUT_MS;
-    while ((this.#status() & CSTS.SHST_MASK) !== CSTS.SHST_COMPLETE) {
-      if (performance.now() > deadline) {
-        throw new DeviceError(
-          DeviceErrorCode.Timeout,
-          this.device.name,
-          `did not finish its shutdown within ${SHUTDOWN_TIMEOUT_MS} ms`,
-        );
-      }
-      await sleep(POLL_MS);
-    }
-    await this.#disable();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

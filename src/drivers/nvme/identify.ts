@@ -90,7 +90,10 @@ export function decodeController(bytes: Uint8Array, minPageSize: number): Contro
 
 export function decodeNamespace(bytes: Uint8Array, id: number): NamespaceIdentity {
   const view = viewOf(bytes);
-  const format = view.getUint32(128 + 4 * (view.getUint8(26) & 0xf), true);
+  const flbas = view.getUint8(26);
+  // With more than 16 formats the index goes on in bits 6:5.
+  const index = (flbas & 0xf) | (view.getUint8(25) > 15 ? (flbas >> 1) & 0x30 : 0);
+  const format = view.getUint32(128 + 4 * index, true);
   return {
     id,
     blockSize: 2 ** ((format >>> 16) & 0xff),

@@ -3,8 +3,9 @@ import { checkInteger, checkRange } from '../../check.js';
 import { DeviceError, DeviceErrorCode } from '../../errors.js';
 import { DmaBuffer } from '../../memory/dma-buffer.js';
 import { NvmOpcode } from './command.js';
-import type { CommandOptions, NvmeController } from './controller.js';
+import type { NvmeController } from './controller.js';
 import type { NamespaceIdentity } from './identify.js';
+import type { CommandOptions } from './options.js';
 import type { Transfer } from './queue-pair.js';
 
 /** Logical blocks of one command: a 16-bit field that counts from 0. */

@@ -87,7 +87,7 @@ export class QueuePair {
   readonly #pending: (Pending | undefined)[];
   readonly #freeSlots: Uint16Array;
   #freeCount = 0;
-  readonly #waiting: (() => void)[] = [];
+  readonly #waiting: ((slot: number) => void)[] = [];
   #tail = 0;
   #head = 0;
   #phase = PHASE;
@@ -148,16 +148,37 @@ export class QueuePair {
     return this.#freeSlots[--this.#freeCount] as number;
   }
 
-  /** Calls back when a slot may be free, once. */
-  whenFree(callback: () => void): void {
-    if (this.#freeCount > 0) queueMicrotask(callback);
-    else this.#waiting.push(callback);
+  /**
+   * A slot as soon as one is free, first come first served; -1 when `signal` is aborted, or {@link dismissAll} called,
+   * before that.
+   */
+  acquire(signal?: AbortSignal): Promise<number> {
+    const slot = this.tryAcquire();
+    if (slot >= 0) return Promise.resolve(slot);
+    return new Promise(resolve => {
+      const take = (slot: number): void => {
+        signal?.removeEventListener('abort', leave);
+        resolve(slot);
+      };
+      const leave = (): void => {
+        this.#waiting.splice(this.#waiting.indexOf(take), 1);
+        resolve(-1);
+      };
+      this.#waiting.push(take);
+      signal?.addEventListener('abort', leave, { once: true });
+    });
   }
 
-  /** Returns a slot that {@link submit} was not called for. */
+  /** Returns a slot. Whoever waits longest gets it at once, so that no newcomer can be faster. */
   release(slot: number): void {
-    this.#freeSlots[this.#freeCount++] = slot;
-    this.#waiting.shift()?.();
+    const next = this.#waiting.shift();
+    if (next) next(slot);
+    else this.#freeSlots[this.#freeCount++] = slot;
+  }
+
+  /** Sends away whoever waits for a slot, since the controller is of no further use. */
+  dismissAll(): void {
+    for (const take of this.#waiting.splice(0)) take(-1);
   }
 
   /** Hands a command to the controller. `pending.slot` came from {@link tryAcquire}. */
@@ -260,10 +281,5 @@ export class QueuePair {
       this.release(pending.slot);
       pending.cancel(errorFor(pending));
     }
-  }
-
-  /** Wakes whoever waits for a slot, so that they notice that the controller is gone. */
-  wakeAll(): void {
-    for (const callback of this.#waiting.splice(0)) callback();
   }
 }

@@ -189,7 +189,8 @@ export class FakeSysfs extends DelegatingKernel {
     }
     if (name === 'driver_override') {
       // driver_set_override(): up to the first line end; nothing takes the override away.
-      const device = this.#devices.get(posix.basename(posix.dirname(path))) as FakeDevice;
+      const device = this.#devices.get(posix.basename(posix.dirname(path)));
+      if (!device) return -ENODEV;
       device.override = line === '' ? undefined : line;
       file.text = `${device.override ?? '(null)'}\n`;
       return 0;
@@ -304,6 +305,15 @@ export class FakeSysfs extends DelegatingKernel {
     const bound = options.bound === undefined ? drivers[0] : options.bound;
     if (bound) this.#bind(device, bound);
     return path;
+  }
+
+  /** Removes a device from the machine. */
+  leave(address: string): void {
+    const driver = this.driverOf(address);
+    if (driver !== undefined) this.remove(`/sys/bus/pci/drivers/${driver}/${address}`);
+    this.remove(`/sys/bus/pci/devices/${address}`);
+    this.remove(`/sys/devices/pci0000:00/${address}`);
+    this.#devices.delete(address);
   }
 
   /** The driver that has a device. */
