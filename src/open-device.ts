@@ -58,14 +58,19 @@ export function openDevice(target: Claim | string, options: OpenDeviceOptions = 
       'Pass { noiommu: true } to accept that',
     );
   }
-  const owned: Disposable[] = claim ? [claim.use()] : [];
+  const opening: Opening = {
+    kernel,
+    path: node.path,
+    name: address,
+    noiommu: node.noiommu,
+    given: options.space,
+    owned: claim ? [claim.use()] : [],
+  };
   try {
-    return node.kind === 'cdev'
-      ? openCdev(kernel, node.path, address, node.noiommu, options.space, owned)
-      : openGroup(kernel, node.path, address, node.noiommu, options.space, owned);
+    return node.kind === 'cdev' ? openCdev(opening) : openGroup(opening);
   } catch (error) {
     runAll([
-      ...owned.map(entry => () => entry[Symbol.dispose]()),
+      ...opening.owned.map(entry => () => entry[Symbol.dispose]()),
       () => {
         throw error;
       },
@@ -74,14 +79,21 @@ export function openDevice(target: Claim | string, options: OpenDeviceOptions = 
   }
 }
 
-function openCdev(
-  kernel: Syscalls,
-  path: string,
-  address: string,
-  noiommu: boolean,
-  given: Ioas | Type1Container | undefined,
-  owned: Disposable[],
-): Device {
+/** A device on its way to being open. */
+interface Opening {
+  readonly kernel: Syscalls;
+  /** Of the VFIO node. */
+  readonly path: string;
+  /** PCI address. */
+  readonly name: string;
+  readonly noiommu: boolean;
+  /** The caller's address space. */
+  readonly given: Ioas | Type1Container | undefined;
+  /** To be released with the device, or when it cannot be opened. */
+  readonly owned: Disposable[];
+}
+
+function openCdev({ kernel, path, name, noiommu, given, owned }: Opening): Device {
   if (given instanceof Type1Container) {
     throw new TypeError('space must be an Ioas: the kernel offers this device through iommufd');
   }
@@ -91,30 +103,23 @@ function openCdev(
   const fd = openFile(kernel, path, constants.O_RDWR);
   let id: number;
   try {
-    id = bindDevice(kernel, fd, iommufd, address);
+    id = bindDevice(kernel, fd, iommufd, name);
   } catch (error) {
     kernel.close(fd);
     throw error;
   }
-  const device = new Device({ kernel, fd, name: address, noiommu, space, binding: { iommufd, id }, owned });
+  const device = new Device({ kernel, fd, name, noiommu, space, binding: { iommufd, id }, owned });
   try {
     device.attach(space);
   } catch (error) {
-    // The device is closed first, the caller then disposes of the rest again, which does no harm.
+    // The device is closed first; the caller then disposes of the rest again, which does no harm.
     device[Symbol.dispose]();
     throw error;
   }
   return device;
 }
 
-function openGroup(
-  kernel: Syscalls,
-  path: string,
-  address: string,
-  noiommu: boolean,
-  given: Ioas | Type1Container | undefined,
-  owned: Disposable[],
-): Device {
+function openGroup({ kernel, path, name, noiommu, given, owned }: Opening): Device {
   if (given instanceof Ioas) {
     throw new TypeError(
       'space must be a Type1Container: the kernel offers this device through its group only',
@@ -123,13 +128,13 @@ function openGroup(
   if (noiommu) {
     throw new DeviceError(
       DeviceErrorCode.Unsupported,
-      address,
+      name,
       'the legacy interface offers no physical addresses for a device without IOMMU',
       'This needs a kernel with iommufd noiommu mode (Linux 7.3 or later)',
     );
   }
   const space = given ?? Type1Container.open(kernel);
   if (!given) owned.unshift(space);
-  const fd = space.openDevice(path, address);
-  return new Device({ kernel, fd, name: address, noiommu, space, binding: undefined, owned });
+  const fd = space.openDevice(path, name);
+  return new Device({ kernel, fd, name, noiommu, space, binding: undefined, owned });
 }

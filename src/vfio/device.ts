@@ -303,9 +303,22 @@ export class Device implements Disposable {
 
   /** Calls `listener` when someone wants the device back: close it, since they wait. */
   onReleaseRequest(listener: () => void): Disposable {
-    const { Request } = InterruptKind;
-    const enabled = this.interrupts.vectors(Request);
-    const [vector] = enabled.length > 0 ? enabled : this.interrupts.enable(Request);
+    return this.#onNotification(InterruptKind.Request, listener);
+  }
+
+  /**
+   * Calls `listener` when the device reported an uncorrectable error (AER): what it was doing is lost, reset it.
+   *
+   * @throws DeviceError (UNSUPPORTED) when it cannot report any: errors are reported by PCI Express devices only
+   */
+  onError(listener: () => void): Disposable {
+    return this.#onNotification(InterruptKind.Error, listener);
+  }
+
+  /** These alone keep no process alive. */
+  #onNotification(kind: InterruptKind, listener: () => void): Disposable {
+    const enabled = this.interrupts.vectors(kind);
+    const [vector] = enabled.length > 0 ? enabled : this.interrupts.enable(kind);
     return vector!.unref().listen(listener);
   }
 

@@ -110,6 +110,10 @@ t.test(`NVMe commands, ${profile}`, async t => {
       await t.rejects(namespace.write(0.5, new Uint8Array(4096)), RangeError);
       await t.rejects(namespace.write(0, 'data' as unknown as Uint8Array), TypeError);
       await t.rejects(namespace.writeZeroes(namespace.blocks - 1, 2), RangeError);
+      await t.rejects(namespace.read(0, new Uint8Array(4096), { timeout: Number.NaN }), RangeError);
+      await t.rejects(controller.admin({ opcode: 256 }), RangeError);
+      await t.rejects(controller.admin({ opcode: 2, cdw10: -1 }), RangeError);
+      await t.rejects(controller.getLogPage(2, 6), RangeError);
       await t.rejects(NvmeController.open(device, { queueEntries: 1 }), RangeError);
       await t.rejects(NvmeController.open(device, { maxTransfer: 5000 }), RangeError);
       const arena = DmaArena.create(device.space, 8192);
@@ -261,7 +265,8 @@ t.test(`NVMe commands, ${profile}`, async t => {
       namespace: controller.namespace(1),
     }));
     await t.rejects(namespace.readBlocks(0, 1), DisposedError);
-    t.throws(() => controller.admin({ opcode: 0 }), DisposedError);
+    await t.rejects(controller.admin({ opcode: 0 }), DisposedError);
+    await t.rejects(controller.reset(), DisposedError);
     await controller.close();
   });
 

@@ -6,7 +6,7 @@ import { claim, DeviceError, listPciDevices, openDevice, readPciDevice } from 'i
 import { NvmeController } from 'iommufd/nvme';
 import t from 'tap';
 import { monitor } from '../vm/monitor.js';
-import { address, nvmeB, qemuId } from '../vm/topology.js';
+import { address, nvmeB, nvmeBDevice, qemuId } from '../vm/topology.js';
 import { snapshot } from './support/leaks.js';
 import { isNoiommu, profile, withNvme } from './support/nvme.js';
 
@@ -29,15 +29,6 @@ function cutPower(port: string): void {
   closeSync(fd);
 }
 
-const nvmeBProperties = {
-  driver: 'nvme',
-  id: qemuId.nvmeB,
-  bus: qemuId.nvmeBPort,
-  addr: '00.0',
-  serial: nvmeB.serial,
-  drive: nvmeB.namespaces[0].disk,
-};
-
 /** Tries until `attempt` succeeds; what it last threw after 30 s. */
 async function eventually(what: string, attempt: () => Promise<unknown>): Promise<void> {
   for (const end = Date.now() + 30_000; ; await sleep(50)) {
@@ -54,6 +45,7 @@ t.test(`removal, ${profile}`, async t => {
   await t.test('announced: the driver is asked to let go', async t => {
     const before = snapshot();
     await withNvme(nvmeB.address, async (controller, device) => {
+      using _errors = device.onError(() => t.fail('an error was reported'));
       const asked = new Promise<void>(resolve => device.onReleaseRequest(resolve));
       await controller.namespace(1).write(0, new Uint8Array(512));
       await monitor('device_del', { id: qemuId.nvmeB });
@@ -78,7 +70,7 @@ t.test(`removal, ${profile}`, async t => {
 
   await t.test('back again', async t => {
     // QEMU lets the old device go only when the guest has switched its slot off, which takes a few seconds.
-    await eventually('device_add', () => monitor('device_add', nvmeBProperties));
+    await eventually('device_add', () => monitor('device_add', nvmeBDevice));
     await eventually('the nvme driver', async () => {
       if (readPciDevice(nvmeB.address).driver !== 'nvme') throw new Error('not bound yet');
     });

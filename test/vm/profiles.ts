@@ -1,6 +1,6 @@
 // The machines: one per way a kernel can (or cannot) translate a device's DMA.
 import type { Flavour } from './kernel-config.js';
-import { type DiskName, nvmeA, nvmeB, qemuId } from './topology.js';
+import { type DiskName, nvmeA, nvmeB, nvmeBDevice, qemuId } from './topology.js';
 
 export const profileNames = ['vtd', 'vtd-scalable', 'amd', 'noiommu', 'legacy'] as const;
 export type ProfileName = (typeof profileNames)[number];
@@ -71,16 +71,6 @@ const blockSize = (bytes: number): Properties => ({
   physical_block_size: bytes,
 });
 
-const controllerB: Properties = {
-  driver: 'nvme',
-  id: qemuId.nvmeB,
-  bus: qemuId.nvmeBPort,
-  addr: '00.0',
-  serial: nvmeB.serial,
-  drive: nvmeB.namespaces[0].disk,
-  ...blockSize(nvmeB.namespaces[0].blockSize),
-};
-
 // The IOMMU comes before the devices behind it. amd-iommu adds a PCI function of its own in the first free
 // slot; slot 1 is left to it.
 const devices = (profile: Profile, extraDevices: readonly string[]): string[] => [
@@ -94,7 +84,7 @@ const devices = (profile: Profile, extraDevices: readonly string[]): string[] =>
   option({ driver: 'edu', id: qemuId.edu, addr: '05.0', dma_mask: '0xffffffffffffffff' }),
   option({ driver: 'pcie-root-port', id: qemuId.nvmeBPort, addr: '07.0', chassis: 1, slot: 1 }),
   option({ driver: 'pcie-root-port', id: qemuId.emptyPort, addr: '08.0', chassis: 2, slot: 2 }),
-  ...(profile.plugLate === true ? [] : [option(controllerB)]),
+  ...(profile.plugLate === true ? [] : [option(nvmeBDevice)]),
   ...extraDevices,
 ];
 
@@ -104,7 +94,7 @@ export const machine = (profile: Profile, options: MachineOptions): Machine => {
     '-drive',
     `if=none,id=${name},format=raw,file=${escaped(file)}`,
   ]);
-  const { driver, ...properties } = controllerB;
+  const { driver, ...properties } = nvmeBDevice;
   const plug = { execute: 'device_add', arguments: { driver, ...properties } };
   return {
     args: [

@@ -38,6 +38,18 @@ export const nvmeB = {
   namespaces: [{ nsid: 1, blockSize: 512, disk: 'b1' }],
 } as const;
 
+/** Controller B as a QEMU device, to be plugged in at boot or later. */
+export const nvmeBDevice = {
+  driver: 'nvme',
+  id: qemuId.nvmeB,
+  bus: qemuId.nvmeBPort,
+  addr: '00.0',
+  serial: nvmeB.serial,
+  drive: nvmeB.namespaces[0].disk,
+  logical_block_size: nvmeB.namespaces[0].blockSize,
+  physical_block_size: nvmeB.namespaces[0].blockSize,
+} as const;
+
 export const diskNames = ['a1', 'a2', 'b1'] as const;
 export type DiskName = (typeof diskNames)[number];
 

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { checkInteger } from '../../check.js';
 
 export const AdminOpcode = {
   DeleteIoSubmissionQueue: 0x00,
@@ -54,6 +55,13 @@ export interface Command {
   readonly cdw11?: number;
   readonly cdw12?: number;
   readonly cdw13?: number;
+}
+
+/** @throws TypeError, RangeError for a field that does not fit */
+export function checkCommand(command: Command): void {
+  const { opcode, ...dwords } = command;
+  checkInteger('opcode', opcode, 0, 0xff);
+  for (const [name, value] of Object.entries(dwords)) checkInteger(name, value, 0, 0xffff_ffff);
 }
 
 /** Number of dwords in a submission queue entry. */

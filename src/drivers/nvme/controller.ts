@@ -17,7 +17,7 @@ import type { Device } from '../../vfio/device.js';
 import { InterruptKind } from '../../vfio/interrupts.js';
 import type { Region } from '../../vfio/region.js';
 import { BouncePool } from './bounce-pool.js';
-import { AdminOpcode, type Command, FeatureId, IdentifyTarget } from './command.js';
+import { AdminOpcode, type Command, checkCommand, FeatureId, IdentifyTarget } from './command.js';
 import { decodeEvent, type NvmeEvent } from './events.js';
 import {
   type ControllerIdentity,
@@ -284,7 +284,8 @@ export class NvmeController implements AsyncDisposable {
   #readAdmin(command: Command, length: number): Promise<Uint8Array> {
     const next = this.#identifying.then(async () => {
       const buffer = this.#identifyBuffer!;
-      await this.#run(this.#admin!, command, { memory: buffer.memory, offset: buffer.offset, length }, {});
+      const transfer = { memory: buffer.memory, offset: buffer.offset, length };
+      await this.#execute(() => this.#admin!, command, transfer, {});
       return buffer.bytes.slice(0, length);
     });
     this.#identifying = next.catch(() => undefined);
@@ -309,20 +310,20 @@ export class NvmeController implements AsyncDisposable {
   }
 
   /** Sets a feature. @returns dword 0 of the completion @throws NvmeError */
-  setFeature(feature: number, value: number, options: CommandOptions = {}): Promise<number> {
+  async setFeature(feature: number, value: number, options: CommandOptions = {}): Promise<number> {
     checkInteger('feature', feature, 0, 0xff);
     checkInteger('value', value, 0, 0xffff_ffff);
     return this.admin({ opcode: AdminOpcode.SetFeatures, cdw10: feature, cdw11: value }, options);
   }
 
   /** The value of a feature. @throws NvmeError */
-  getFeature(feature: number, options: CommandOptions = {}): Promise<number> {
+  async getFeature(feature: number, options: CommandOptions = {}): Promise<number> {
     checkInteger('feature', feature, 0, 0xff);
     return this.admin({ opcode: AdminOpcode.GetFeatures, cdw10: feature }, options);
   }
 
   /** The first `length` bytes, up to 4096 and a multiple of 4, of a log page. @throws NvmeError */
-  getLogPage(page: number, length: number): Promise<Uint8Array> {
+  async getLogPage(page: number, length: number): Promise<Uint8Array> {
     checkInteger('page', page, 0, 0xff);
     checkInteger('length', length, 4, IDENTIFY_BYTES);
     if (length % 4) throw new RangeError('length must be a multiple of 4');
@@ -381,17 +382,19 @@ export class NvmeController implements AsyncDisposable {
   }
 
   /**
-   * Runs an admin command without data. @returns dword 0 of the completion
+   * Runs an admin command without data.
    *
+   * @returns dword 0 of the completion
    * @throws NvmeError with the controller's status; DeviceError (TIMEOUT, GONE, FATAL)
    */
-  admin(command: Command, options: CommandOptions = {}): Promise<number> {
+  async admin(command: Command, options: CommandOptions = {}): Promise<number> {
     this.#requireOpen();
+    checkCommand(command);
     return this.#execute(() => this.#admin!, command, undefined, options);
   }
 
   /** Runs an I/O command on the least busy queue. @internal {@link Namespace} calls it. */
-  io(command: Command, transfer: Transfer | undefined, options: CommandOptions): Promise<number> {
+  async io(command: Command, transfer: Transfer | undefined, options: CommandOptions): Promise<number> {
     this.#requireOpen();
     return this.#execute(() => this.#leastBusy(), command, transfer, options);
   }
@@ -421,6 +424,7 @@ export class NvmeController implements AsyncDisposable {
     transfer: Transfer | undefined,
     options: CommandOptions,
   ): Promise<number> {
+    if (options.timeout !== undefined) checkInteger('timeout', options.timeout, 1);
     for (let attempt = 0; ; attempt++) {
       if (this.#resetting) await this.#resetting.catch(() => undefined);
       this.#requireUsable();
@@ -598,7 +602,7 @@ export class NvmeController implements AsyncDisposable {
    *
    * @throws DeviceError when it does not come back; it is then of no further use
    */
-  reset(): Promise<void> {
+  async reset(): Promise<void> {
     this.#requireOpen();
     this.#resetting ??= this.#restart().finally(() => {
       this.#resetting = undefined;

@@ -181,7 +181,10 @@ export class QueuePair {
     for (const take of this.#waiting.splice(0)) take(-1);
   }
 
-  /** Hands a command to the controller. `pending.slot` came from {@link tryAcquire}. */
+  /**
+   * Hands a command to the controller. `pending.slot` came from {@link acquire}, and is still the caller's when this
+   * throws.
+   */
   submit(pending: Pending, transfer?: Transfer): void {
     const { slot } = pending;
     const at = this.#tail;
@@ -191,7 +194,12 @@ export class QueuePair {
     this.#tail = at + 1 === this.entries ? 0 : at + 1;
     // On x86-64 stores become visible in program order, also from ordinary memory to device registers: the
     // controller cannot see the doorbell before the entry.
-    this.#registers.write32(this.#submissionDoorbell, this.#tail);
+    try {
+      this.#registers.write32(this.#submissionDoorbell, this.#tail);
+    } catch (error) {
+      this.#pending[slot] = undefined;
+      throw error;
+    }
   }
 
   /** Writes the data pointer: PRP entries 1 and 2 (Base Specification 2.0, 4.1.1). */
