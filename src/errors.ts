@@ -138,3 +138,14 @@ export function runAll(steps: Iterable<() => void>): void {
   if (errors.length === 1) throw errors[0];
   if (errors.length > 1) throw new AggregateError(errors, `${errors.length} steps failed`);
 }
+
+/** Undoes what was done before `error` came up, then throws it, together with what could not be undone. */
+export function undo(error: unknown, steps: Iterable<() => void>): never {
+  runAll([
+    ...steps,
+    () => {
+      throw error;
+    },
+  ]);
+  throw error;
+}

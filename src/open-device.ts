@@ -2,7 +2,7 @@
 import { constants } from 'node:fs';
 import { linux } from '../bindings/linux.js';
 import type { Syscalls } from '../bindings/syscalls.js';
-import { DeviceError, DeviceErrorCode, runAll } from './errors.js';
+import { DeviceError, DeviceErrorCode, undo } from './errors.js';
 import { openFile } from './ioctl.js';
 import { Ioas } from './iommufd/ioas.js';
 import { Iommufd } from './iommufd/iommufd.js';
@@ -69,13 +69,10 @@ export function openDevice(target: Claim | string, options: OpenDeviceOptions = 
   try {
     return node.kind === 'cdev' ? openCdev(opening) : openGroup(opening);
   } catch (error) {
-    runAll([
-      ...opening.owned.map(entry => () => entry[Symbol.dispose]()),
-      () => {
-        throw error;
-      },
-    ]);
-    throw error;
+    undo(
+      error,
+      opening.owned.map(entry => () => entry[Symbol.dispose]()),
+    );
   }
 }
 

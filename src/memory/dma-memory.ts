@@ -13,7 +13,7 @@ import {
   PROT_WRITE,
 } from '../../bindings/uapi/mman.js';
 import type { DeviceAddress, Iova } from '../address.js';
-import { checkInteger, checkPowerOfTwo, checkRange } from '../check.js';
+import { checkAligned, checkInteger, checkPowerOfTwo, checkRange } from '../check.js';
 import { DeviceError, DeviceErrorCode, DisposedError, KernelError, runAll } from '../errors.js';
 import { check } from '../ioctl.js';
 import { Ioas, type MapOptions } from '../iommufd/ioas.js';
@@ -234,8 +234,7 @@ export abstract class DmaMemory implements Disposable {
 function checkArguments(space: AddressSpace, size: number, pageSize: number): void {
   checkSpace(space);
   checkInteger('size', size, 1);
-  if (size % pageSize !== 0)
-    throw new RangeError(`size must be a multiple of ${pageSize} bytes, got ${size}`);
+  checkAligned('size', size, pageSize);
 }
 
 /** DMA memory that can be kept: a sealed memfd, mapped by file, at an IOVA that is recorded. */

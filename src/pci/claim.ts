@@ -10,7 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { linux } from '../../bindings/linux.js';
 import type { Syscalls } from '../../bindings/syscalls.js';
 import { checkInteger } from '../check.js';
-import { DeviceError, DeviceErrorCode, KernelError, runAll } from '../errors.js';
+import { DeviceError, DeviceErrorCode, KernelError, undo } from '../errors.js';
 import { type PciAddress, pciAddress } from './address.js';
 import { findMounts } from './mounts.js';
 import { devicePath, readAttribute, readLinkName, requireDevice, writeSysfs } from './sysfs.js';
@@ -140,13 +140,7 @@ export async function claim(address: string, options: ClaimOptions = {}): Promis
     const node = await waitForNode(kernel, device, timeout);
     return new Claim(kernel, device, node, previousDriver, previousOverride);
   } catch (error) {
-    runAll([
-      () => restoreDriver(kernel, device, previousDriver, previousOverride),
-      () => {
-        throw error;
-      },
-    ]);
-    throw error;
+    undo(error, [() => restoreDriver(kernel, device, previousDriver, previousOverride)]);
   }
 }
 

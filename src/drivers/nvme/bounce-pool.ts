@@ -21,7 +21,7 @@ export class BouncePool {
   }
 
   /** A buffer of `size` bytes, page-aligned, as soon as there is room. Disposing of it makes room again. */
-  async acquire(size: number): Promise<DmaBuffer & Disposable> {
+  async acquire(size: number): Promise<DmaBuffer> {
     const before = this.#last;
     let done = (): void => undefined;
     this.#last = new Promise(resolve => {

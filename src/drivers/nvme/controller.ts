@@ -8,7 +8,7 @@
  */
 import { setMaxListeners } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { checkFunction, checkInteger } from '../../check.js';
+import { checkAligned, checkFunction, checkInteger } from '../../check.js';
 import { DeviceError, DeviceErrorCode, DisposedError } from '../../errors.js';
 import { DEVICE_PAGE } from '../../memory/device-pages.js';
 import type { DmaBuffer } from '../../memory/dma-buffer.js';
@@ -35,6 +35,8 @@ import { NvmeError } from './status.js';
 
 type State = 'starting' | 'live' | 'resetting' | 'failed' | 'closed';
 
+/** Best first. */
+const INTERRUPT_KINDS = [InterruptKind.Msix, InterruptKind.Msi, InterruptKind.Intx] as const;
 const ADMIN_ENTRIES = 32;
 const MAX_ASYNC_EVENTS = 4;
 /** Deadlines, lost interrupts and the controller's own status are looked at this often while commands are out, in ms. */
@@ -62,6 +64,8 @@ export class NvmeController implements AsyncDisposable {
   #bounce: BouncePool | undefined;
   #admin: QueuePair | undefined;
   #io: QueuePair[] = [];
+  /** Interrupt vectors that the queues share. */
+  #vectors = 1;
   #identifyBuffer: DmaBuffer | undefined;
   #state: State = 'starting';
   #failure: Error | undefined;
@@ -180,27 +184,19 @@ export class NvmeController implements AsyncDisposable {
 
   #enableInterrupts(): void {
     const { interrupts } = this.device;
-    const kinds = [InterruptKind.Msix, InterruptKind.Msi, InterruptKind.Intx];
-    const kind = kinds.find(candidate => interrupts.info(candidate).count > 0);
-    if (kind === undefined) {
+    const offers = INTERRUPT_KINDS.map(kind => ({ kind, count: interrupts.info(kind).count }));
+    const best = offers.find(({ count }) => count > 0);
+    if (best === undefined) {
       throw new DeviceError(DeviceErrorCode.Unsupported, this.device.name, 'has no interrupts');
     }
-    const count =
-      kind === InterruptKind.Intx ? 1 : Math.min(interrupts.info(kind).count, this.#options.ioQueues + 1);
-    for (const vector of interrupts.enable(kind, count)) {
+    this.#vectors = best.kind === InterruptKind.Intx ? 1 : Math.min(best.count, this.#options.ioQueues + 1);
+    for (const vector of interrupts.enable(best.kind, this.#vectors)) {
       vector.listen(() => {
         for (const queue of this.#queues()) {
           if (queue.vector === vector.index) this.#drain(queue);
         }
       });
     }
-  }
-
-  #vectorFor(queue: number): number {
-    const { interrupts } = this.device;
-    const kinds = [InterruptKind.Msix, InterruptKind.Msi, InterruptKind.Intx];
-    const count = kinds.reduce<number>((most, kind) => Math.max(most, interrupts.vectors(kind).length), 0);
-    return queue % count;
   }
 
   *#queues(): Generator<QueuePair> {
@@ -230,7 +226,7 @@ export class NvmeController implements AsyncDisposable {
         new QueuePair({
           id,
           entries,
-          vector: this.#vectorFor(id),
+          vector: id % this.#vectors,
           maxTransfer: this.#maxTransfer,
           doorbellStride: this.capabilities.doorbellStride,
           registers: this.registers,
@@ -326,7 +322,7 @@ export class NvmeController implements AsyncDisposable {
   async getLogPage(page: number, length: number): Promise<Uint8Array> {
     checkInteger('page', page, 0, 0xff);
     checkInteger('length', length, 4, IDENTIFY_BYTES);
-    if (length % 4) throw new RangeError('length must be a multiple of 4');
+    checkAligned('length', length, 4);
     this.#requireOpen();
     const command = {
       opcode: AdminOpcode.GetLogPage,
@@ -680,7 +676,7 @@ export class NvmeController implements AsyncDisposable {
     this.#cancelAll(() => new DisposedError(`NvmeController ${this.device.name}`));
     for (const queue of this.#queues()) queue.dismissAll();
     const { interrupts } = this.device;
-    for (const kind of [InterruptKind.Msix, InterruptKind.Msi, InterruptKind.Intx]) interrupts.disable(kind);
+    for (const kind of INTERRUPT_KINDS) interrupts.disable(kind);
     this.#adminMemory?.[Symbol.dispose]();
     this.#ioMemory?.[Symbol.dispose]();
     this.#bounceMemory?.[Symbol.dispose]();

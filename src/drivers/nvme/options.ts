@@ -1,5 +1,5 @@
 /** What a user can choose, for a controller and for a command. @module */
-import { checkInteger } from '../../check.js';
+import { checkAligned, checkInteger } from '../../check.js';
 import { DEVICE_PAGE } from '../../memory/device-pages.js';
 
 export interface NvmeOptions {
@@ -38,8 +38,7 @@ export function completeOptions(options: NvmeOptions): Required<NvmeOptions> {
     maxTransfer: checkInteger('maxTransfer', options.maxTransfer ?? 4 * 2 ** 20, DEVICE_PAGE),
     bounceSize: checkInteger('bounceSize', options.bounceSize ?? 16 * 2 ** 20, DEVICE_PAGE),
   };
-  if (settings.maxTransfer % DEVICE_PAGE || settings.bounceSize % DEVICE_PAGE) {
-    throw new RangeError(`maxTransfer and bounceSize must be multiples of ${DEVICE_PAGE}`);
-  }
+  checkAligned('maxTransfer', settings.maxTransfer, DEVICE_PAGE);
+  checkAligned('bounceSize', settings.bounceSize, DEVICE_PAGE);
   return settings;
 }
