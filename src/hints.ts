@@ -32,7 +32,8 @@ const hints: Readonly<Record<string, string>> = {
     'not be reserved, and the file must be a memfd that is long enough',
   'IOMMU_IOAS_MAP ENOMEM': 'The locked-memory limit is too low: raise RLIMIT_MEMLOCK or give CAP_IPC_LOCK',
   'IOMMU_IOAS_MAP_FILE ENOMEM':
-    'The locked-memory limit is too low: raise RLIMIT_MEMLOCK or give CAP_IPC_LOCK',
+    'The locked-memory limit is too low: raise RLIMIT_MEMLOCK or give CAP_IPC_LOCK; or the huge pages were reserved ' +
+    'while the kernel ran and lie where nothing can be pinned (CMA, kexec handover): reserve them at boot (hugepages=)',
   'IOMMU_IOAS_MAP ENOSPC': 'No free IOVA range of that size is left',
   'IOMMU_IOAS_MAP_FILE ENOSPC': 'No free IOVA range of that size is left',
   'IOMMU_IOAS_MAP EFAULT':

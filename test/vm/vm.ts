@@ -76,8 +76,9 @@ const kernelArgs = (bzImage: string, append: readonly string[]): string[] => {
   // pcie_ports=native: hot-plug through the root ports although the firmware does not grant it.
   // no_timer_check, tsc=nowatchdog: a busy host delivers ticks late, and the kernel would panic over the timer
   // of the I/O APIC, or give up a good clock.
+  // hugepages: reserved later, they may lie in what the kernel keeps for a kexec, where nothing can be pinned.
   const always =
-    'console=ttyS0 loglevel=5 panic=-1 oops=panic pcie_ports=native no_timer_check tsc=nowatchdog';
+    'console=ttyS0 loglevel=5 panic=-1 oops=panic pcie_ports=native no_timer_check tsc=nowatchdog hugepages=8';
   return ['-kernel', bzImage, '-initrd', initrd(), '-append', [always, ...append].filter(Boolean).join(' ')];
 };
 
