@@ -32,7 +32,7 @@ export class RangeAllocator {
   readonly #core: RangeExports;
 
   constructor() {
-    this.#core = instantiate<RangeExports>(1);
+    this.#core = instantiate<RangeExports>(1).exports;
   }
 
   /**

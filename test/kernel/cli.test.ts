@@ -5,10 +5,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { readPciDevice } from 'iommufd';
 import t from 'tap';
+import { random } from '../support/random.js';
 import { address, nvmeA } from '../vm/topology.js';
 import { nothingLeaked, snapshot } from './support/leaks.js';
 import { isNoiommu, profile } from './support/nvme.js';
-import { random } from './support/random.js';
 
 const main = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 const accept = isNoiommu ? ['--noiommu'] : [];

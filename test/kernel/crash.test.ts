@@ -5,9 +5,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { readPciDevice } from 'iommufd';
 import t from 'tap';
+import { random } from '../support/random.js';
 import { nvmeA } from '../vm/topology.js';
 import { isNoiommu, profile, withNvme } from './support/nvme.js';
-import { random } from './support/random.js';
 
 const program = fileURLToPath(new URL('./support/write-forever.js', import.meta.url));
 const ROUNDS = 10;

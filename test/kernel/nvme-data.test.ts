@@ -8,10 +8,10 @@ import { join } from 'node:path';
 import { DmaArena, type DmaBuffer } from 'iommufd';
 import type { Namespace } from 'iommufd/nvme';
 import t from 'tap';
+import { random } from '../support/random.js';
 import { guestEnv, nvmeA } from '../vm/topology.js';
 import { nothingLeaked, snapshot } from './support/leaks.js';
 import { profile, withNvme } from './support/nvme.js';
-import { random } from './support/random.js';
 
 const QUEUE_DEPTH = 32;
 const MAX_TRANSFER = 4 * 2 ** 20;

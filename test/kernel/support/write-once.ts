@@ -1,7 +1,7 @@
 /** Writes and reads a megabyte. Arguments: PCI address, `true` to accept a device without IOMMU. */
 import { claim, openDevice } from 'iommufd';
 import { NvmeController } from 'iommufd/nvme';
-import { random } from './random.js';
+import { random } from '../../support/random.js';
 
 const [address = '', noiommu] = process.argv.slice(2);
 using claimed = await claim(address);

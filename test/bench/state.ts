@@ -1,0 +1,5 @@
+import type { BenchCase } from './measure.js';
+
+export function cases(): BenchCase[] {
+  return [];
+}

@@ -1,0 +1,82 @@
+// `npm run fuzz -- [target ...] [--count N] [--seed S]`: mutated input to everything that reads what it did not write.
+import { randomInt } from 'node:crypto';
+import { parseArgs } from 'node:util';
+import { type Random, random } from '../support/random.js';
+
+/** Feeds one mutated input; throws when the code under test did anything but accept it or refuse it properly. */
+export type FuzzTarget = (random: Random) => void;
+
+/** Each makes its seed inputs once, then returns the function that runs one mutation. */
+const targets: Readonly<Record<string, () => Promise<FuzzTarget>>> = {
+  pagetable: async () => (await import('./pagetable.js')).target(),
+  state: async () => (await import('./state.js')).target(),
+};
+
+const COUNT = 1_000_000;
+/** Slower than this on average means that some input makes it crawl. */
+const MICROSECONDS_EACH = 200;
+
+const usage = `usage: npm run fuzz -- [target ...] [--count N] [--seed S]
+targets: ${Object.keys(targets).join(', ')}; all of them unless told
+--count  mutated inputs for each target; ${COUNT} unless told
+--seed   from an earlier run, to repeat it`;
+
+async function main(): Promise<void> {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: {
+      count: { type: 'string' },
+      seed: { type: 'string' },
+      help: { type: 'boolean', default: false },
+    },
+  });
+  if (values.help) {
+    console.log(usage);
+    return;
+  }
+  const count = Number(values.count ?? COUNT);
+  const seed = Number(values.seed ?? randomInt(2 ** 32));
+  if (!Number.isInteger(count) || count < 1 || !Number.isInteger(seed) || seed < 0 || seed >= 2 ** 32) {
+    throw new Error(usage);
+  }
+  const unknown = positionals.filter(name => !Object.hasOwn(targets, name));
+  if (unknown.length > 0) throw new Error(`no such target: ${unknown.join(', ')}\n${usage}`);
+  for (const [name, load] of Object.entries(targets)) {
+    if (positionals.length > 0 && !positionals.includes(name)) continue;
+    const target = await load();
+    const start = Date.now();
+    const deadline = start + 30_000 + (count * MICROSECONDS_EACH) / 1000;
+    let shown = start;
+    for (let index = 0; index < count; index++) {
+      try {
+        // Each input has a seed of its own, so that one alone can be repeated.
+        target(random(Math.imul(seed + index, 0x9e3779b1) >>> 0 || 1));
+      } catch (error) {
+        const again = `npm run fuzz -- ${name} --count 1 --seed ${(seed + index) >>> 0}`;
+        throw new Error(
+          `${name}, input ${index}: ${error instanceof Error ? error.stack : error}\nAgain: ${again}`,
+        );
+      }
+      if (index % 1000 === 0) {
+        const now = Date.now();
+        if (now > deadline) throw new Error(`${name}: only ${index} of ${count} inputs by the time limit`);
+        if (now - shown > 5000) {
+          shown = now;
+          console.error(`${name}: ${index} of ${count}`);
+        }
+      }
+    }
+    const seconds = (Date.now() - start) / 1000;
+    const memory = Math.round(process.memoryUsage.rss() / 2 ** 20);
+    console.log(
+      `${name}: ${count} inputs from seed ${seed} in ${seconds.toFixed(1)} s, ${memory} MiB resident`,
+    );
+  }
+}
+
+try {
+  await main();
+} catch (error) {
+  console.error(error instanceof Error ? error.message : error);
+  process.exitCode = 1;
+}

@@ -1,0 +1,5 @@
+import type { FuzzTarget } from './fuzz.js';
+
+export function target(): FuzzTarget {
+  return () => {};
+}
