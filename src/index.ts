@@ -22,6 +22,8 @@ export { DEVICE_PAGE, DevicePages } from './memory/device-pages.js';
 export { DmaBuffer } from './memory/dma-buffer.js';
 export type { AllocateOptions, DmaArenaOptions, DmaMemoryOptions } from './memory/dma-memory.js';
 export { DmaArena, DmaMemory, EphemeralMemory } from './memory/dma-memory.js';
+export type { IovaBlock, IovaSnapshot, IovaSpaceOptions, Placement } from './memory/iova-space.js';
+export { IovaBlockKind, IovaSpace } from './memory/iova-space.js';
 export { PageSize } from './memory/memfd.js';
 export type { OpenDeviceOptions } from './open-device.js';
 export { openDevice } from './open-device.js';

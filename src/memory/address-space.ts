@@ -5,11 +5,11 @@
  * @module
  */
 import type { Syscalls } from '../../bindings/syscalls.js';
-import type { Iova } from '../address.js';
+import type { Iova, IovaRange } from '../address.js';
 import { DeviceError, DeviceErrorCode } from '../errors.js';
 import { Ioas, type MapOptions } from '../iommufd/ioas.js';
 import { Type1Container } from '../vfio/type1-container.js';
-import { RangeAllocator } from './ranges.js';
+import { IovaSpace } from './iova-space.js';
 
 export type AddressSpace = Ioas | Type1Container;
 
@@ -32,23 +32,23 @@ export function kernelOf(space: AddressSpace): Syscalls {
 }
 
 /** The legacy kernel interface leaves choosing an IOVA to the caller. */
-const freeRanges = new WeakMap<Type1Container, RangeAllocator>();
+const iovaSpaces = new WeakMap<Type1Container, IovaSpace>();
 const PAGE = 4096n;
-const TOP = 0xffff_ffff_ffff_ffffn;
 
-function freeRangesOf(container: Type1Container): RangeAllocator {
-  let allocator = freeRanges.get(container);
-  if (!allocator) {
-    allocator = new RangeAllocator();
-    for (const { first, last } of container.iovaRanges().ranges) {
-      // Never page 0, which reads as "no address", nor the top page, whose end overflows.
-      const from = first < PAGE ? PAGE : first;
-      const to = last > TOP - PAGE ? TOP - PAGE : last;
-      if (from <= to) allocator.add(from, to);
-    }
-    freeRanges.set(container, allocator);
+function iovaSpaceOf(container: Type1Container): IovaSpace {
+  let space = iovaSpaces.get(container);
+  if (!space) {
+    space = new IovaSpace(container.iovaRanges().ranges.flatMap(wholePages));
+    iovaSpaces.set(container, space);
   }
-  return allocator;
+  return space;
+}
+
+/** The kernel leaves out what a device reserves, to the byte. */
+function wholePages(range: IovaRange): IovaRange[] {
+  const first = (range.first + PAGE - 1n) & -PAGE;
+  const last = ((range.last + 1n) & -PAGE) - 1n;
+  return first <= last ? [{ first: first as Iova, last: last as Iova }] : [];
 }
 
 /** Maps `backing` for DMA. @returns the IOVA @throws KernelError */
@@ -58,12 +58,12 @@ export function mapInto(space: AddressSpace, backing: Backing, options: MapOptio
       ? space.map(backing.address, backing.length, options)
       : space.mapFile({ fd: backing.fd, length: backing.length }, options);
   }
-  const ranges = freeRangesOf(space);
+  const iovas = iovaSpaceOf(space);
   const { iova } = options;
   const chosen =
     iova === undefined
-      ? ranges.allocate(backing.length, { alignment: alignmentFor(backing.length) })
-      : ranges.allocateAt(iova, backing.length)
+      ? iovas.allocate(backing.length, { alignment: alignmentFor(backing.length) })
+      : iovas.allocateAt(iova, backing.length)
         ? iova
         : undefined;
   if (chosen === undefined) {
@@ -71,12 +71,12 @@ export function mapInto(space: AddressSpace, backing: Backing, options: MapOptio
     throw new DeviceError(DeviceErrorCode.Busy, 'address space', `no free IOVA range ${wanted}`);
   }
   try {
-    space.map(backing.address, backing.length, chosen as Iova, options);
+    space.map(backing.address, backing.length, chosen, options);
   } catch (error) {
-    ranges.free(chosen, backing.length);
+    iovas.free(chosen);
     throw error;
   }
-  return chosen as Iova;
+  return chosen;
 }
 
 /** Large mappings are aligned to a huge page, so that the IOMMU can use large entries. */
@@ -92,5 +92,5 @@ export function unmapFrom(space: AddressSpace, iova: Iova, length: number): void
   }
   if (!space.open) return;
   space.unmap(iova, length);
-  freeRangesOf(space).free(iova, length);
+  iovaSpaceOf(space).free(iova);
 }

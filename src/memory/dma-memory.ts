@@ -20,8 +20,8 @@ import { Ioas, type MapOptions } from '../iommufd/ioas.js';
 import { type AddressSpace, checkSpace, kernelOf, mapInto, unmapFrom } from './address-space.js';
 import { DEVICE_PAGE, DevicePages } from './device-pages.js';
 import { DmaBuffer } from './dma-buffer.js';
+import { IovaSpace } from './iova-space.js';
 import { createSealedMemfd, PageSize } from './memfd.js';
-import { RangeAllocator } from './ranges.js';
 
 const CACHE_LINE = 64;
 
@@ -62,7 +62,8 @@ export abstract class DmaMemory implements Disposable {
   readonly #address: bigint;
   readonly #fd: number | undefined;
   readonly #kernel: Syscalls;
-  readonly #free = new RangeAllocator();
+  /** In IOVAs rather than offsets, so that an alignment is one of the address that the device sees. */
+  readonly #iovas: IovaSpace;
   #pages: DevicePages | undefined;
   #pagesGeneration: number | undefined;
   #disposed = false;
@@ -89,8 +90,8 @@ export abstract class DmaMemory implements Disposable {
       if (fd !== undefined) this.#kernel.close(fd);
       throw error;
     }
-    // In IOVAs rather than offsets, so that an alignment is one of the address that the device sees.
-    this.#free.add(this.iova, this.iova + BigInt(size - 1));
+    const last = (this.iova + BigInt(size - 1)) as Iova;
+    this.#iovas = new IovaSpace([{ first: this.iova, last }], { granule: CACHE_LINE });
   }
 
   #require(): void {
@@ -113,9 +114,9 @@ export abstract class DmaMemory implements Disposable {
     return this.#fd;
   }
 
-  /** Bytes that {@link allocate} has left, in all. */
+  /** Bytes that {@link allocate} has left, in all; each buffer takes whole cache lines. */
   get available(): number {
-    return Number(this.#free.freeBytes);
+    return Number(this.#iovas.freeBytes);
   }
 
   /**
@@ -184,7 +185,8 @@ export abstract class DmaMemory implements Disposable {
           : 'Free buffers, or make the arena larger',
       );
     }
-    return new DmaBuffer(this, offset, size, () => this.#free.free(this.iova + BigInt(offset), size));
+    const start = (this.iova + BigInt(offset)) as Iova;
+    return new DmaBuffer(this, offset, size, () => this.#iovas.free(start));
   }
 
   #carve(size: number, alignment: number, lowest = 0, highest = this.size - 1): number | undefined {
@@ -193,7 +195,7 @@ export abstract class DmaMemory implements Disposable {
       lowest: this.iova + BigInt(lowest),
       highest: this.iova + BigInt(highest),
     };
-    const found = this.#free.allocate(size, placement);
+    const found = this.#iovas.allocate(size, placement);
     return found === undefined ? undefined : Number(found - this.iova);
   }
 
