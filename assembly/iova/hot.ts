@@ -102,8 +102,15 @@ export function allocateAligned(units: u64, k: i32): u64 {
   let slot = <i32>ctz(slots);
   store<u8>(BEGIN + (<usize>k), <u8>(slot == 0 && level > leastLevel(k) ? level - 1 : level));
   let first = (<u64>slot) << (<u64>slotBits(level));
+  // New nodes are dirty, those that they hang on are not yet.
+  let old = level;
   while (k < slotBits(level)) {
-    node = has(node, FREE, bitOf(slot)) ? split(node, level, slot) : childAt(node, slot);
+    if (has(node, FREE, bitOf(slot))) {
+      node = split(node, level, slot);
+    } else {
+      node = childAt(node, slot);
+      old = level - 1;
+    }
     setPath(--level, node);
     slot = <i32>ctz(fitting(node, level, k));
     first |= (<u64>slot) << (<u64>slotBits(level));
@@ -126,7 +133,7 @@ export function allocateAligned(units: u64, k: i32): u64 {
     slot = 0;
     if (start != 0) start = 1;
   }
-  soil(level);
+  soil(old);
   carry(level, first + units - 1, level == 0 ? wordOrder(load<u64>(node, FREE)) : nodeOrder(node, level));
   turn(UNUSED, ALLOCATED, units);
   return first;

@@ -192,12 +192,20 @@ export class IovaSpace implements Iterable<IovaBlock> {
     checkPowerOfTwo('alignment', alignment, 1, 2 ** 63);
     checkU64('lowest', lowest);
     checkU64('highest', highest);
-    const limit = boundary === undefined ? 0n : checkU64('boundary', boundary);
-    if (boundary !== undefined && (limit < this.granule || (limit & (limit - 1n)) !== 0n)) {
-      throw new RangeError(`boundary must be a power of two, at least ${this.granule}, got ${boundary}`);
-    }
+    const limit = boundary === undefined ? 0n : this.#checkBoundary(boundary);
     const found = this.#core.iovaAllocateWithin(size, BigInt(alignment), lowest, highest, limit);
     return found === 0n ? this.#nothing() : (BigInt.asUintN(64, found) as Iova);
+  }
+
+  #checkBoundary(boundary: number | bigint): bigint {
+    if (typeof boundary === 'number') {
+      return BigInt(checkPowerOfTwo('boundary', boundary, this.granule, 2 ** 63));
+    }
+    checkU64('boundary', boundary);
+    if (boundary < this.granule || (boundary & (boundary - 1n)) !== 0n) {
+      throw new RangeError(`boundary must be a power of two, at least ${this.granule}, got ${boundary}`);
+    }
+    return boundary;
   }
 
   #nothing(): undefined {
@@ -246,9 +254,9 @@ export class IovaSpace implements Iterable<IovaBlock> {
    * @throws RangeError when no allocation starts there
    */
   free(iova: Iova): number | bigint {
-    if (typeof iova !== 'bigint') throw new TypeError(`iova must be a bigint, got ${typeof iova}`);
+    // Beyond 64 bits the rest would be lost on the way into the core, and another address be meant.
+    if (typeof iova !== 'bigint' || iova < 0n || iova > TOP) checkU64('iova', iova);
     const size = this.#free(iova);
-    // What is beyond 64 bits loses the rest on its way into the core, where another address could be meant.
     if (size > 0 && size <= Number.MAX_SAFE_INTEGER) return size;
     if (size > 0) return BigInt.asUintN(64, this.#core.iovaFreed());
     this.#done(-size);
