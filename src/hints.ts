@@ -19,8 +19,10 @@ const hints: Readonly<Record<string, string>> = {
   'VFIO_DEVICE_ATTACH_IOMMUFD_PT EBUSY': 'A reset of the device is under way; try again',
   'VFIO_DEVICE_RESET EINVAL': 'The device has no reset method that affects it alone; see DeviceInfo.canReset',
   'VFIO_DEVICE_RESET EAGAIN': 'Another reset is under way; try again',
-  'IOMMU_IOAS_MAP EEXIST': 'Part of the range is already mapped; unmap it first or choose another IOVA',
-  'IOMMU_IOAS_MAP_FILE EEXIST': 'Part of the range is already mapped; unmap it first or choose another IOVA',
+  'IOMMU_IOAS_MAP EEXIST':
+    'Part of the range is already mapped; unmap it first, or let allocateIova choose the IOVA of every mapping',
+  'IOMMU_IOAS_MAP_FILE EEXIST':
+    'Part of the range is already mapped; unmap it first, or let allocateIova choose the IOVA of every mapping',
   'IOMMU_IOAS_COPY EEXIST': 'Part of the range is already mapped in the destination',
   'IOMMU_IOAS_COPY ENOENT': 'The source range is not, or not wholly, mapped',
   'IOMMU_IOAS_COPY EPERM': 'A read-only mapping cannot be copied as writable',
@@ -34,8 +36,6 @@ const hints: Readonly<Record<string, string>> = {
   'IOMMU_IOAS_MAP_FILE ENOMEM':
     'The locked-memory limit is too low: raise RLIMIT_MEMLOCK or give CAP_IPC_LOCK; or the huge pages were reserved ' +
     'while the kernel ran and lie where nothing can be pinned (CMA, kexec handover): reserve them at boot (hugepages=)',
-  'IOMMU_IOAS_MAP ENOSPC': 'No free IOVA range of that size is left',
-  'IOMMU_IOAS_MAP_FILE ENOSPC': 'No free IOVA range of that size is left',
   'IOMMU_IOAS_MAP EFAULT':
     'The memory is not mapped in this process, or is a BAR (BARs cannot be mapped this way)',
   'IOMMU_IOAS_UNMAP ENOENT':

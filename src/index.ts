@@ -17,6 +17,7 @@ export type { FileRange, MapOptions, PhysicalExtent, Translation } from './iommu
 export { Ioas } from './iommufd/ioas.js';
 export { Iommufd, RlimitMode } from './iommufd/iommufd.js';
 export type { AddressSpace } from './memory/address-space.js';
+export { allocateIova, freeIova } from './memory/address-space.js';
 export type { DeviceSegment } from './memory/device-pages.js';
 export { DEVICE_PAGE, DevicePages } from './memory/device-pages.js';
 export { DmaBuffer } from './memory/dma-buffer.js';

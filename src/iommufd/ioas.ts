@@ -26,10 +26,8 @@ import type { Iommufd } from './iommufd.js';
 const EMSGSIZE = 90;
 const U64_MAX = 0xffff_ffff_ffff_ffffn;
 
-/** What a device may do with a mapping, and where it goes. */
+/** What a device may do with a mapping. */
 export interface MapOptions {
-  /** The IOVA it must have; chosen by the kernel when left out. */
-  iova?: Iova;
   /** The device may read it; true by default. */
   readable?: boolean;
   /** The device may write it; true by default. */
@@ -60,7 +58,7 @@ function mapFlags(options: MapOptions): number {
   const { readable = true, writeable = true } = options;
   if (!readable && !writeable) throw new RangeError('a mapping must be readable or writeable or both');
   return (
-    (options.iova === undefined ? 0 : IOMMU_IOAS_MAP_FIXED_IOVA) |
+    IOMMU_IOAS_MAP_FIXED_IOVA |
     (readable ? IOMMU_IOAS_MAP_READABLE : 0) |
     (writeable ? IOMMU_IOAS_MAP_WRITEABLE : 0)
   );
@@ -72,7 +70,11 @@ function checkLength(value: bigint | number): bigint {
   return length;
 }
 
-/** An IOAS: a set of mappings that any number of devices and page tables share. */
+/**
+ * An IOAS: a set of mappings that any number of devices and page tables share. Every mapping is made at a given IOVA;
+ * the kernel is never asked to choose, so that a mapping can be made again, in the same place, by whoever comes next.
+ * `allocateIova` finds a free one.
+ */
 export class Ioas implements Disposable {
   readonly iommufd: Iommufd;
   readonly #id: number;
@@ -80,6 +82,7 @@ export class Ioas implements Disposable {
   #devices = 0;
   #translation: Translation = 'iommu';
   #generation = 0;
+  #allowedIovas: readonly IovaRange[] = [];
 
   /** @internal Use {@link Iommufd.allocIoas}. */
   constructor(iommufd: Iommufd, id: number) {
@@ -136,49 +139,46 @@ export class Ioas implements Disposable {
    * Maps `length` bytes of this process's memory at `address`. Such memory dies with the process: for memory that
    * can be kept use {@link mapFile}.
    *
-   * @returns the IOVA
-   * @throws KernelError: EEXIST on overlap, EINVAL when misaligned or reserved, ENOSPC without room, ENOMEM over the
-   * locked-memory limit, EFAULT when there is no memory there. Until a device is attached nothing is pinned, and
+   * @throws KernelError: EEXIST on overlap, EINVAL when misaligned or reserved, ENOMEM over the locked-memory
+   * limit, EFAULT when there is no memory there. Until a device is attached nothing is pinned, and
    * ENOMEM and EFAULT come from the attach.
    */
-  map(address: bigint, length: bigint | number, options: MapOptions = {}): Iova {
+  map(address: bigint, length: bigint | number, iova: Iova, options: MapOptions = {}): void {
     const values = {
       flags: mapFlags(options),
       ioas_id: this.id,
       user_va: checkU64('address', address),
       length: checkLength(length),
-      iova: checkU64('iova', options.iova ?? 0n),
+      iova: checkU64('iova', iova),
     };
-    return transact(this.iommufd.kernel, this.iommufd.fd, IOMMU_IOAS_MAP, values).iova as Iova;
+    transact(this.iommufd.kernel, this.iommufd.fd, IOMMU_IOAS_MAP, values);
   }
 
   /**
    * Maps part of a memfd. The mapping refers to the file, not to a process: it can be handed to another one.
    *
-   * @returns the IOVA
    * @throws KernelError: as {@link map}, and EBADF for a bad descriptor; EINVAL also for a file that is no memfd or
    * is too short.
    */
-  mapFile(file: FileRange, options: MapOptions = {}): Iova {
+  mapFile(file: FileRange, iova: Iova, options: MapOptions = {}): void {
     const values = {
       flags: mapFlags(options),
       ioas_id: this.id,
       fd: checkInteger('fd', file.fd, -1, 0x7fff_ffff),
       start: checkU64('offset', file.offset ?? 0),
       length: checkLength(file.length),
-      iova: checkU64('iova', options.iova ?? 0n),
+      iova: checkU64('iova', iova),
     };
-    return transact(this.iommufd.kernel, this.iommufd.fd, IOMMU_IOAS_MAP_FILE, values).iova as Iova;
+    transact(this.iommufd.kernel, this.iommufd.fd, IOMMU_IOAS_MAP_FILE, values);
   }
 
   /**
-   * Maps here what `source` maps at `sourceIova`, without pinning the memory a second time.
+   * Maps here, at `iova`, what `source` maps at `sourceIova`, without pinning the memory a second time.
    *
-   * @returns the IOVA in this address space
    * @throws KernelError: ENOENT when the source range is not mapped, EPERM to widen read-only, EEXIST on overlap.
    * @throws TypeError when `source` belongs to another iommufd context.
    */
-  copy(source: Ioas, sourceIova: Iova, length: bigint | number, options: MapOptions = {}): Iova {
+  copy(source: Ioas, sourceIova: Iova, length: bigint | number, iova: Iova, options: MapOptions = {}): void {
     if (!(source instanceof Ioas) || source.iommufd !== this.iommufd) {
       throw new TypeError('source must be an Ioas of the same Iommufd');
     }
@@ -187,10 +187,10 @@ export class Ioas implements Disposable {
       dst_ioas_id: this.id,
       src_ioas_id: source.id,
       length: checkLength(length),
-      dst_iova: checkU64('iova', options.iova ?? 0n),
+      dst_iova: checkU64('iova', iova),
       src_iova: checkU64('sourceIova', sourceIova),
     };
-    return transact(this.iommufd.kernel, this.iommufd.fd, IOMMU_IOAS_COPY, values).dst_iova as Iova;
+    transact(this.iommufd.kernel, this.iommufd.fd, IOMMU_IOAS_COPY, values);
   }
 
   /**
@@ -244,8 +244,8 @@ export class Ioas implements Disposable {
   }
 
   /**
-   * Restricts mappings to `ranges`; an empty list lifts the restriction. A later attach that would take part of
-   * them away fails instead.
+   * Claims `ranges` for mappings; an empty list lifts the claim. A later attach that would take part of them away
+   * fails instead, and `allocateIova` and DMA memory keep to them. The kernel does not hold other mappings to them.
    *
    * @throws KernelError: EINVAL for empty or overlapping ranges, EADDRINUSE when part of them is reserved already.
    */
@@ -269,6 +269,12 @@ export class Ioas implements Disposable {
       const shown = { ioas_id: this.#id, ranges: ranges.length };
       ioctl(kernel, this.iommufd.fd, IOMMU_IOAS_ALLOW_IOVAS, bytes, shown);
     });
+    this.#allowedIovas = ranges.map(({ first, last }) => ({ first, last }));
+  }
+
+  /** What {@link allowIovas} was last given. */
+  get allowedIovas(): readonly IovaRange[] {
+    return this.#allowedIovas;
   }
 
   /** Whether mappings may use huge I/O pages; true unless switched off. */

@@ -1,15 +1,15 @@
 /**
- * The two kinds of address space that memory is mapped into. Only this room tells them apart: drivers see device
- * addresses.
+ * The two kinds of address space that memory is mapped into, and where in them. Only this room tells them apart:
+ * drivers see device addresses.
  *
  * @module
  */
 import type { Syscalls } from '../../bindings/syscalls.js';
-import type { Iova, IovaRange } from '../address.js';
+import { type Iova, type IovaRange, iova } from '../address.js';
 import { DeviceError, DeviceErrorCode } from '../errors.js';
 import { Ioas, type MapOptions } from '../iommufd/ioas.js';
 import { Type1Container } from '../vfio/type1-container.js';
-import { IovaSpace } from './iova-space.js';
+import { IovaBlockKind, IovaSpace, type Placement } from './iova-space.js';
 
 export type AddressSpace = Ioas | Type1Container;
 
@@ -31,66 +31,141 @@ export function kernelOf(space: AddressSpace): Syscalls {
   return space instanceof Ioas ? space.iommufd.kernel : space.kernel;
 }
 
-/** The legacy kernel interface leaves choosing an IOVA to the caller. */
-const iovaSpaces = new WeakMap<Type1Container, IovaSpace>();
-const PAGE = 4096n;
+const PAGE = 4096;
 
-function iovaSpaceOf(container: Type1Container): IovaSpace {
-  let space = iovaSpaces.get(container);
-  if (!space) {
-    space = new IovaSpace(container.iovaRanges().ranges.flatMap(wholePages));
-    iovaSpaces.set(container, space);
-  }
-  return space;
+/**
+ * What x86 machines reserve, whatever the device: the MSI window, and AMD's HyperTransport range. The kernel leaves
+ * them out once a device is attached; a mapping made there before would make that attach fail.
+ */
+const reservedOnX86 = [
+  { first: 0xfee0_0000n, size: 0x10_0000n },
+  { first: 0xfd_0000_0000n, size: 0x3_0000_0000n },
+];
+
+interface Allocator {
+  /** What it was built from: the kernel's ranges change as devices come and go. */
+  readonly ranges: readonly IovaRange[];
+  readonly granule: number;
+  readonly iovas: IovaSpace;
 }
 
-/** The kernel leaves out what a device reserves, to the byte. */
-function wholePages(range: IovaRange): IovaRange[] {
-  const first = (range.first + PAGE - 1n) & -PAGE;
-  const last = ((range.last + 1n) & -PAGE) - 1n;
-  return first <= last ? [{ first: first as Iova, last: last as Iova }] : [];
+const allocators = new WeakMap<AddressSpace, Allocator>();
+
+function isBuiltFrom(allocator: Allocator, ranges: readonly IovaRange[], granule: number): boolean {
+  return (
+    allocator.granule === granule &&
+    allocator.ranges.length === ranges.length &&
+    allocator.ranges.every(
+      ({ first, last }, index) => first === ranges[index]?.first && last === ranges[index]?.last,
+    )
+  );
 }
 
-/** Maps `backing` for DMA. @returns the IOVA @throws KernelError */
-export function mapInto(space: AddressSpace, backing: Backing, options: MapOptions): Iova {
-  if (space instanceof Ioas) {
-    return backing.fd === undefined
-      ? space.map(backing.address, backing.length, options)
-      : space.mapFile({ fd: backing.fd, length: backing.length }, options);
+/** What is in both lists; both are sorted. */
+function intersection(some: readonly IovaRange[], others: readonly IovaRange[]): IovaRange[] {
+  const later = (a: Iova, b: Iova): Iova => (a < b ? b : a);
+  const earlier = (a: Iova, b: Iova): Iova => (a < b ? a : b);
+  return some.flatMap(a =>
+    others
+      .map(b => ({ first: later(a.first, b.first), last: earlier(a.last, b.last) }))
+      .filter(({ first, last }) => first <= last),
+  );
+}
+
+/** Where mappings may go, in order. */
+function usableRanges(space: AddressSpace): { ranges: readonly IovaRange[]; granule: number } {
+  const { ranges, alignment } = space.iovaRanges();
+  const allowed = space instanceof Ioas ? space.allowedIovas : [];
+  const sorted = allowed.toSorted((a, b) => (a.first < b.first ? -1 : 1));
+  return {
+    ranges: sorted.length === 0 ? ranges : intersection(ranges, sorted),
+    granule: Math.max(PAGE, Number(alignment)),
+  };
+}
+
+function allocatorOf(space: AddressSpace): IovaSpace {
+  const { ranges, granule } = usableRanges(space);
+  const known = allocators.get(space);
+  if (known && isBuiltFrom(known, ranges, granule)) return known.iovas;
+  const iovas = new IovaSpace(ranges, { granule });
+  for (const { first, size } of reservedOnX86) iovas.reserve(iova(first), size);
+  for (const block of known?.iovas ?? []) {
+    if (block.kind === IovaBlockKind.Allocated) iovas.allocateAt(block.iova, block.size);
   }
-  const iovas = iovaSpaceOf(space);
-  const { iova } = options;
-  const chosen =
-    iova === undefined
-      ? iovas.allocate(backing.length, { alignment: alignmentFor(backing.length) })
-      : iovas.allocateAt(iova, backing.length)
-        ? iova
-        : undefined;
-  if (chosen === undefined) {
-    const wanted = iova === undefined ? 'of that size' : `at 0x${iova.toString(16)}`;
-    throw new DeviceError(DeviceErrorCode.Busy, 'address space', `no free IOVA range ${wanted}`);
+  allocators.set(space, { ranges, granule, iovas });
+  return iovas;
+}
+
+/**
+ * Takes a free range of IOVAs of an address space, for a mapping of one's own. What {@link DmaArena} does by itself.
+ * The lowest that fits: low IOVAs keep page tables small, and suit devices with short addresses.
+ *
+ * @param size in bytes; a multiple of 4096, or of a larger alignment that the address space demands
+ * @throws DeviceError (BUSY) when nothing fits.
+ */
+export function allocateIova(space: AddressSpace, size: number | bigint, placement: Placement = {}): Iova {
+  checkSpace(space);
+  const found = allocatorOf(space).allocate(size, placement);
+  if (found === undefined) {
+    throw new DeviceError(
+      DeviceErrorCode.Busy,
+      'address space',
+      `no ${size} free bytes of IOVA in a row, placed as asked`,
+      'Free mappings, or ask for less alignment; Ioas.iovaRanges() shows what the devices leave',
+    );
   }
+  return found;
+}
+
+/**
+ * Gives back what {@link allocateIova} returned, once it is unmapped.
+ *
+ * @returns its size in bytes
+ * @throws RangeError when it is not the start of a range in use.
+ */
+export function freeIova(space: AddressSpace, iova: Iova): number | bigint {
+  checkSpace(space);
+  return allocatorOf(space).free(iova);
+}
+
+/**
+ * Maps `backing` for DMA: at `options.iova`, or where there is room.
+ *
+ * @returns the IOVA
+ * @throws KernelError, DeviceError
+ */
+export function mapInto(
+  space: AddressSpace,
+  backing: Backing,
+  options: MapOptions & { readonly iova?: Iova },
+): Iova {
+  const { iova: wanted, ...access } = options;
+  const at = wanted ?? allocateIova(space, backing.length, { alignment: alignmentFor(backing.length) });
   try {
-    space.map(backing.address, backing.length, chosen, options);
+    if (space instanceof Ioas && backing.fd !== undefined) {
+      space.mapFile({ fd: backing.fd, length: backing.length }, at, access);
+    } else {
+      space.map(backing.address, backing.length, at, access);
+    }
   } catch (error) {
-    iovas.free(chosen);
+    if (wanted === undefined) freeIova(space, at);
     throw error;
   }
-  return chosen;
+  // Of a wanted place the kernel is the judge. It may be taken here already: by whoever wants it, for this very use.
+  if (wanted !== undefined) allocatorOf(space).allocateAt(at, backing.length);
+  return at;
 }
 
 /** Large mappings are aligned to a huge page, so that the IOMMU can use large entries. */
 function alignmentFor(length: number): number {
-  return length >= 2 ** 21 ? 2 ** 21 : 4096;
+  return [2 ** 30, 2 ** 21].find(size => length >= size) ?? PAGE;
 }
 
 /** Undoes {@link mapInto}; does nothing when the address space itself is gone, and its mappings with it. */
 export function unmapFrom(space: AddressSpace, iova: Iova, length: number): void {
-  if (space instanceof Ioas) {
-    if (space.alive) space.unmap(iova, length);
-    return;
-  }
-  if (!space.open) return;
+  if (!(space instanceof Ioas ? space.alive : space.open)) return;
   space.unmap(iova, length);
-  iovaSpaceOf(space).free(iova);
+  // At a place that the user wanted there may be nothing to free: page 0, say, is nobody's.
+  const block = allocatorOf(space).find(iova);
+  if (block.kind === IovaBlockKind.Allocated && block.iova === iova) freeIova(space, iova);
 }

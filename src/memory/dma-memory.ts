@@ -25,12 +25,15 @@ import { createSealedMemfd, PageSize } from './memfd.js';
 
 const CACHE_LINE = 64;
 
+/** Where DMA memory goes in the address space, and what a device may do with it. */
 export interface DmaMemoryOptions extends MapOptions {
-  /** Shows in `/proc/<pid>/maps`; `'iommufd'` by default. */
-  name?: string;
+  /** The IOVA it must have; where there is room when left out. */
+  iova?: Iova;
 }
 
 export interface DmaArenaOptions extends DmaMemoryOptions {
+  /** Shows in `/proc/<pid>/maps`; `'iommufd'` by default. */
+  name?: string;
   /**
    * Pages to take the memory from; small ones by default. Huge pages must have been reserved; without IOMMU they are
    * what makes long physically contiguous runs.
@@ -69,7 +72,12 @@ export abstract class DmaMemory implements Disposable {
   #disposed = false;
 
   /** Takes `fd` over, also when it throws. */
-  protected constructor(space: AddressSpace, size: number, fd: number | undefined, options: MapOptions) {
+  protected constructor(
+    space: AddressSpace,
+    size: number,
+    fd: number | undefined,
+    options: DmaMemoryOptions,
+  ) {
     this.space = space;
     this.size = size;
     this.#fd = fd;
@@ -280,7 +288,7 @@ export class DmaArena extends DmaMemory {
 export class EphemeralMemory extends DmaMemory {
   override readonly kind = 'ephemeral';
 
-  private constructor(space: AddressSpace, size: number, options: MapOptions) {
+  private constructor(space: AddressSpace, size: number, options: DmaMemoryOptions) {
     super(space, size, undefined, options);
   }
 
@@ -289,7 +297,7 @@ export class EphemeralMemory extends DmaMemory {
    * @param size in bytes, a multiple of 4096
    * @throws KernelError: as {@link DmaArena.create}
    */
-  static create(space: AddressSpace, size: number, options: MapOptions = {}): EphemeralMemory {
+  static create(space: AddressSpace, size: number, options: DmaMemoryOptions = {}): EphemeralMemory {
     checkArguments(space, size, PageSize.Small);
     return new EphemeralMemory(space, size, options);
   }

@@ -17,7 +17,7 @@ import { fakeSpace, scatteredPage } from './support/fake-iommufd.js';
 import { mappings, openDescriptors } from './support/holdings.js';
 
 const PAGE = 4096;
-const RW = IOMMU_IOAS_MAP_READABLE | IOMMU_IOAS_MAP_WRITEABLE;
+const RW = IOMMU_IOAS_MAP_FIXED_IOVA | IOMMU_IOAS_MAP_READABLE | IOMMU_IOAS_MAP_WRITEABLE;
 
 t.test('an arena is mapped by file, at the IOVA it records', async t => {
   const { kernel, iommufd, ioas } = fakeSpace();

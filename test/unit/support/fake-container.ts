@@ -112,6 +112,9 @@ export class FakeContainer extends DelegatingKernel {
   #map(view: DataView): SyscallResult {
     const { flags, vaddr, iova, size } = uapi.vfio_iommu_type1_dma_map.decode(view);
     if (size === 0n || (iova | size | vaddr) % 4096n) return -EINVAL;
+    const inside = ({ start, end }: { start: bigint; end: bigint }): boolean =>
+      iova >= start && iova + size - 1n <= end;
+    if (this.ranges && !this.ranges.some(inside)) return -EINVAL;
     for (const [at, other] of this.mappings) {
       if (iova < at + other.size && at < iova + size) return -EEXIST;
     }

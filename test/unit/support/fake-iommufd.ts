@@ -58,7 +58,6 @@ export class FakeIommufd extends DelegatingKernel {
   physicalPage: ((iova: bigint) => bigint) | undefined;
   readonly #files = new Set<number>();
   #nextId = 1;
-  #nextIova = 0x10_0000n;
 
   protected override openFile(path: string, flags: number): SyscallResult {
     if (path !== '/dev/iommu') return super.openFile(path, flags);
@@ -96,30 +95,21 @@ export class FakeIommufd extends DelegatingKernel {
         return this.#destroy(uapi.iommu_destroy.get(view, 'id'));
       case uapi.IOMMU_IOAS_MAP.number: {
         const { flags, ioas_id, user_va, length, iova } = uapi.iommu_ioas_map.decode(view);
-        const at = this.#map(ioas_id, flags, iova, length, { file: undefined, userAddress: user_va });
-        if (typeof at === 'number') return at;
-        uapi.iommu_ioas_map.set(view, 'iova', at);
-        return 0;
+        return this.#map(ioas_id, flags, iova, length, { file: undefined, userAddress: user_va });
       }
       case uapi.IOMMU_IOAS_MAP_FILE.number: {
         const { flags, ioas_id, fd: file, start, length, iova } = uapi.iommu_ioas_map_file.decode(view);
-        const at = this.#map(ioas_id, flags, iova, length, {
+        return this.#map(ioas_id, flags, iova, length, {
           file: { fd: file, start },
           userAddress: undefined,
         });
-        if (typeof at === 'number') return at;
-        uapi.iommu_ioas_map_file.set(view, 'iova', at);
-        return 0;
       }
       case uapi.IOMMU_IOAS_COPY.number: {
         const { flags, dst_ioas_id, src_ioas_id, length, dst_iova, src_iova } =
           uapi.iommu_ioas_copy.decode(view);
         const source = this.spaces.get(src_ioas_id)?.get(src_iova);
         if (!source || source.length !== length) return -ENOENT;
-        const at = this.#map(dst_ioas_id, flags, dst_iova, length, source);
-        if (typeof at === 'number') return at;
-        uapi.iommu_ioas_copy.set(view, 'dst_iova', at);
-        return 0;
+        return this.#map(dst_ioas_id, flags, dst_iova, length, source);
       }
       case uapi.IOMMU_IOAS_UNMAP.number:
         return this.#unmap(view);
@@ -166,22 +156,19 @@ export class FakeIommufd extends DelegatingKernel {
   #map(
     id: number,
     flags: number,
-    wanted: bigint,
+    iova: bigint,
     length: bigint,
     memory: Pick<FakeMapping, 'file' | 'userAddress'>,
-  ): bigint | SyscallResult {
+  ): SyscallResult {
     const space = this.spaces.get(id);
     if (!space) return -ENOENT;
-    const fixed = (flags & uapi.IOMMU_IOAS_MAP_FIXED_IOVA) !== 0;
-    const iova = fixed ? wanted : this.#nextIova;
+    if (!(flags & uapi.IOMMU_IOAS_MAP_FIXED_IOVA)) return -EOPNOTSUPP;
     if (iova % PAGE || length % PAGE || length === 0n) return -EINVAL;
     for (const other of space.values()) {
       if (iova < other.iova + other.length && other.iova < iova + length) return -EEXIST;
     }
-    // A gap after each, so that no two mappings are neighbours by chance.
-    if (!fixed) this.#nextIova += length + PAGE;
     space.set(iova, { ...memory, iova, length, flags });
-    return iova;
+    return 0;
   }
 
   #unmap(view: DataView): SyscallResult {
