@@ -24,6 +24,13 @@ export function iova(value: bigint | number): Iova {
   return checkU64('IOVA', value) as Iova;
 }
 
+/**
+ * @throws TypeError, RangeError when `value` is not an integer from 0 to 2^64-1.
+ */
+export function physicalAddress(value: bigint | number): PhysicalAddress {
+  return checkU64('physical address', value) as PhysicalAddress;
+}
+
 /** A range of addresses, both ends included, as the kernel counts them. */
 export interface IovaRange {
   readonly first: Iova;

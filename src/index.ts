@@ -9,9 +9,16 @@
 export { linux } from '../bindings/linux.js';
 export type { SyscallResult, Syscalls, Watch } from '../bindings/syscalls.js';
 export type { DeviceAddress, Iova, IovaRange, PhysicalAddress } from './address.js';
-export { iova } from './address.js';
-export type { KernelErrorDetails } from './errors.js';
-export { DeviceError, DeviceErrorCode, DisposedError, KernelError } from './errors.js';
+export { iova, physicalAddress } from './address.js';
+export type { KernelErrorDetails, PageTablePlace } from './errors.js';
+export {
+  DeviceError,
+  DeviceErrorCode,
+  DisposedError,
+  KernelError,
+  PageTableError,
+  PageTableErrorCode,
+} from './errors.js';
 export { Hwpt } from './iommufd/hwpt.js';
 export type { FileRange, MapOptions, PhysicalExtent, Translation } from './iommufd/ioas.js';
 export { Ioas } from './iommufd/ioas.js';
@@ -26,6 +33,21 @@ export { DmaArena, DmaMemory, EphemeralMemory } from './memory/dma-memory.js';
 export type { IovaBlock, IovaSnapshot, IovaSpaceOptions, Placement } from './memory/iova-space.js';
 export { IovaBlockKind, IovaSpace } from './memory/iova-space.js';
 export { PageSize } from './memory/memfd.js';
+export type {
+  CompareOptions,
+  DirtyExtent,
+  PagePermissions,
+  PageTableDifference,
+  PageTableEntry,
+  PageTableExtent,
+  PageTableFinding,
+  PageTableOptions,
+  PageTableSizes,
+  PageTranslation,
+} from './memory/page-table.js';
+export { PageTable, PageTableFormat } from './memory/page-table.js';
+export type { TableMemoryOptions } from './memory/table-memory.js';
+export { TableMemory } from './memory/table-memory.js';
 export type { OpenDeviceOptions } from './open-device.js';
 export { openDevice } from './open-device.js';
 export type { PciAddress } from './pci/address.js';

@@ -1,0 +1,239 @@
+/**
+ * Mapping: first everything is checked and the tables that are missing are counted, then nothing can fail any more.
+ *
+ * Both passes go through the same runs: as many leaves of one size as fit before the size changes or the table ends.
+ */
+import { BAD, EMPTY, LEAF, TABLE } from './flags';
+import { indexOf, maskOf, shiftOf, tableId } from './geometry';
+import { SEEN, SLOTS } from './layout';
+import { allocatePage, freePage, freePages, lookup } from './memory';
+import { begin, descend, enter, entry, failAt, inheritedAt, kind, level, place, stamp } from './path';
+import { EXISTS, ILLEGAL_ENTRY, INVALID, NO_MEMORY, OK, OUTSIDE_MEMORY, SHARED_TABLE } from './status';
+import { addressBits, covers, highest, inward, options, root, setTable, sizes, top } from './table';
+
+let runSize: i32 = 0;
+let runLevel: i32 = 0;
+/** Slots of `runLevel` that one leaf takes, and that the run takes. */
+let runStep: i32 = 0;
+let runSlots: i32 = 0;
+/** log2 of the size that the largest run of equal leaves has. */
+let missing: u32 = 0;
+
+/**
+ * The next run of leaves for `va..last`: the largest size that the alignment of both addresses and the length allow,
+ * up to where a larger one becomes possible, the end of the table, or the end.
+ *
+ * @returns false when not even the smallest size fits
+ */
+function nextRun(va: u64, last: u64, physical: u64): bool {
+  const length = last - va + 1;
+  const align = <i32>ctz(va | physical);
+  const fits = 63 - <i32>clz(length);
+  const fitting = sizes & maskOf((align < fits ? align : fits) + 1);
+  if (fitting == 0) return false;
+  runSize = 63 - <i32>clz(fitting);
+  let run = length;
+  const larger = sizes & ~maskOf(runSize + 1);
+  if (larger != 0) {
+    const next = maskOf(<i32>ctz(larger));
+    if (((va ^ physical) & next) == 0) run = min(run, (va | next) - va + 1);
+  }
+  runLevel = (runSize - 12) / 9;
+  const own = shiftOf(runLevel);
+  runStep = 1 << (runSize - own);
+  const room = (<u64>(SLOTS - indexOf(runLevel, va))) << (<u64>own);
+  runSlots = <i32>((min(run, room) >> (<u64>runSize)) << (<u64>(runSize - own)));
+  return true;
+}
+
+@inline function runLast(va: u64): u64 {
+  return va + (((<u64>runSlots) << (<u64>shiftOf(runLevel))) - 1);
+}
+
+function forgetSeen(): void {
+  missing = 0;
+  for (let at = 0; at < 8; at++) store<u64>(SEEN + (<usize>at << 3), ~(<u64>0));
+}
+
+/** Counts the tables from level `below` - 1 to `to` that `va` needs. Addresses must rise from call to call. */
+function countMissing(va: u64, below: i32, to: i32): void {
+  for (let at = below - 1; at >= to; at--) {
+    const id = tableId(at, va);
+    const seen = SEEN + (<usize>at << 3);
+    if (load<u64>(seen) == id) continue;
+    store<u64>(seen, id);
+    missing++;
+  }
+}
+
+/** Tables that `va..last` needs below an entry of level `below` that will be empty, without those counted before. */
+export function countBelow(va: u64, last: u64, physical: u64, below: i32, fresh: bool): u32 {
+  if (fresh) forgetSeen();
+  while (true) {
+    nextRun(va, last, physical);
+    countMissing(va, below, runLevel);
+    const end = runLast(va);
+    if (end >= last) return missing;
+    physical += end - va + 1;
+    va = end + 1;
+  }
+}
+
+/** Whether there is no leaf below an entry; every table there is stamped. */
+function emptyBelow<F>(at: i32, value: u64): i32 {
+  const format = changetype<F>(0);
+  const page = lookup(format.child(value));
+  if (page == 0) return OUTSIDE_MEMORY;
+  if (!stamp(page)) return SHARED_TABLE;
+  for (let index = 0; index < SLOTS; index++) {
+    const below = load<u64>(page + ((<usize>index) << 3));
+    const is = format.kind(at - 1, below);
+    if (is == LEAF) return EXISTS;
+    if (is == BAD) return ILLEGAL_ENTRY;
+    if (is == TABLE) {
+      const status = emptyBelow<F>(at - 1, below);
+      if (status != OK) return status;
+    }
+  }
+  return OK;
+}
+
+/** Gives back the tables that `emptyBelow` went through. */
+function freeBelow<F>(at: i32, value: u64): void {
+  const format = changetype<F>(0);
+  const physical = format.child(value);
+  const page = lookup(physical);
+  if (at > 1) {
+    for (let index = 0; index < SLOTS; index++) {
+      const below = load<u64>(page + ((<usize>index) << 3));
+      if (format.kind(at - 1, below) == TABLE) freeBelow<F>(at - 1, below);
+    }
+  }
+  freePage(physical);
+}
+
+function check<F>(va: u64, last: u64, physical: u64): i32 {
+  const format = changetype<F>(0);
+  let status = begin<F>(0, false);
+  if (status != OK) return status;
+  forgetSeen();
+  while (true) {
+    if (!nextRun(va, last, physical)) return INVALID;
+    status = descend<F>(va, runLevel);
+    if (status != OK) return status;
+    if (level > runLevel) {
+      if (kind != EMPTY) return failAt(kind == LEAF ? EXISTS : ILLEGAL_ENTRY, level, va);
+      countMissing(va, level, runLevel);
+    } else {
+      let index = indexOf(level, va);
+      const end = index + runSlots;
+      for (; index < end; index++) {
+        const value = load<u64>(place + ((<usize>index) << 3));
+        const is = format.kind(level, value);
+        if (is == EMPTY) continue;
+        if (is == LEAF) status = EXISTS;
+        else if (is == BAD) status = ILLEGAL_ENTRY;
+        else status = emptyBelow<F>(level, value);
+        if (status != OK) {
+          return failAt(status, level, va + ((<u64>(index - indexOf(level, va))) << (<u64>shiftOf(level))));
+        }
+      }
+    }
+    const end = runLast(va);
+    if (end >= last) return missing > freePages() ? NO_MEMORY : OK;
+    physical += end - va + 1;
+    va = end + 1;
+  }
+}
+
+/**
+ * Writes the leaves of a range in which there are none and for which there are enough pages. Leaves that were repeated
+ * in several slots are the format's business; tables left over where a leaf goes are given back.
+ */
+export function install<F>(va: u64, last: u64, physical: u64, attributes: u64): void {
+  const format = changetype<F>(0);
+  if (begin<F>(0, false) != OK) return;
+  while (true) {
+    nextRun(va, last, physical);
+    if (descend<F>(va, runLevel) != OK) return;
+    while (level > runLevel) {
+      const child = allocatePage();
+      assert(child != ~(<u64>0) && kind == EMPTY);
+      if (child == ~(<u64>0)) return;
+      const made = format.table(level, child);
+      store<u64>(place + ((<usize>indexOf(level, va)) << 3), made);
+      if (descend<F>(va, runLevel) != OK) return;
+    }
+    const own = shiftOf(runLevel);
+    const end = place + ((<usize>(indexOf(level, va) + runSlots)) << 3);
+    let slot = place + ((<usize>indexOf(level, va)) << 3);
+    while (slot < end) {
+      const value = format.leaf(runLevel, runSize, physical, attributes);
+      const until = slot + ((<usize>runStep) << 3);
+      for (; slot < until; slot += 8) {
+        if (runLevel > 0) {
+          const old = load<u64>(slot);
+          if (format.kind(runLevel, old) == TABLE) freeBelow<F>(runLevel, old);
+        }
+        store<u64>(slot, value);
+      }
+      physical += (<u64>1) << (<u64>runSize);
+    }
+    const lastOfRun = runLast(va);
+    if (lastOfRun >= last) return;
+    va = lastOfRun + 1;
+  }
+}
+
+/** Puts new roots on top until `last` is covered and a leaf as large as the first one has a level to be in. */
+function grow<F>(va: u64, last: u64, physical: u64): i32 {
+  const format = changetype<F>(0);
+  if (!nextRun(va, last, physical)) return INVALID;
+  const leafLevel = runLevel;
+  while (last > highest() || leafLevel > top) {
+    if (top == format.maxTop()) return INVALID;
+    const page = allocatePage();
+    if (page == ~(<u64>0)) return NO_MEMORY;
+    store<u64>(lookup(page), format.table(top + 1, root));
+    setTable(page, top + 1);
+  }
+  return OK;
+}
+
+/** Takes the roots off again that `grow` put on. */
+function shrink<F>(toRoot: u64, toTop: i32): void {
+  const format = changetype<F>(0);
+  while (top > toTop) {
+    const page = root;
+    setTable(format.child(load<u64>(lookup(page))), top - 1);
+    freePage(page);
+  }
+  assert(root == toRoot);
+}
+
+/** Maps `length` bytes from `iova` on to `physical` on. */
+export function map<F>(iova: u64, length: u64, physical: u64, flags: u32): i32 {
+  const format = changetype<F>(0);
+  const last = iova + (length - 1);
+  const lastPhysical = physical + (length - 1);
+  if (length == 0 || last < iova || lastPhysical < physical || lastPhysical > maskOf(addressBits)) return INVALID;
+  if (((iova | length | physical) & 0xfff) != 0) return INVALID;
+  if ((flags & ~format.allowedFlags()) != 0 || (flags & 3) == 0) return INVALID;
+  const attributes = format.encode(flags, options);
+  if (format.grows()) {
+    const oldRoot = root;
+    const oldTop = top;
+    let status = grow<F>(iova, last, physical);
+    if (status == OK) status = check<F>(iova, last, physical);
+    if (status != OK) {
+      shrink<F>(oldRoot, oldTop);
+      return status;
+    }
+    install<F>(iova, last, physical, attributes);
+    return OK;
+  }
+  if (!covers(iova, last)) return INVALID;
+  const status = check<F>(inward(iova), inward(last), physical);
+  if (status == OK) install<F>(inward(iova), inward(last), physical, attributes);
+  return status;
+}
