@@ -15,6 +15,7 @@ import {
   bind,
   entriesIndex,
   mapIndex,
+  mapManyIndex,
   maxTop,
   minTop,
   startWalkIndex,
@@ -114,14 +115,17 @@ export function pageTableAllowedFlags(): u32 {
 export function pageTableMap(iova: u64, length: u64, physical: u64, flags: u32): i32 {
   return call_indirect<i32>(mapIndex, iova, length, physical, flags);
 }
+export function pageTableMapMany(from: usize, count: i32, stride: u32, flags: u32): i32 {
+  return call_indirect<i32>(mapManyIndex, from, count, stride, flags);
+}
 export function pageTableUnmap(iova: u64, length: u64): i32 {
   return call_indirect<i32>(unmapIndex, iova, length);
 }
 export function pageTableTranslate(iova: u64): i32 {
   return call_indirect<i32>(translateIndex, iova);
 }
-export function pageTableTranslateMany(from: usize, to: usize, count: i32): i32 {
-  return call_indirect<i32>(translateManyIndex, from, to, count);
+export function pageTableTranslateMany(from: usize, to: usize, count: i32): void {
+  call_indirect<void>(translateManyIndex, from, to, count);
 }
 export function pageTableStartWalk(first: u64, last: u64, mode: u32): i32 {
   return call_indirect<i32>(startWalkIndex, first, last, mode);

@@ -8,7 +8,7 @@ import { indexOf, maskOf, shiftOf, tableId } from './geometry';
 import { SEEN, SLOTS } from './layout';
 import { allocatePage, freePage, freePages, lookup } from './memory';
 import { begin, descend, enter, entry, failAt, inheritedAt, kind, level, place, stamp } from './path';
-import { EXISTS, ILLEGAL_ENTRY, INVALID, NO_MEMORY, OK, OUTSIDE_MEMORY, SHARED_TABLE } from './status';
+import { EXISTS, ILLEGAL_ENTRY, INVALID, NO_MEMORY, OK, OUTSIDE_MEMORY, SHARED_TABLE, setCount } from './status';
 import { addressBits, covers, highest, inward, options, root, setTable, sizes, top } from './table';
 
 let runSize: i32 = 0;
@@ -16,7 +16,7 @@ let runLevel: i32 = 0;
 /** Slots of `runLevel` that one leaf takes, and that the run takes. */
 let runStep: i32 = 0;
 let runSlots: i32 = 0;
-/** log2 of the size that the largest run of equal leaves has. */
+/** Tables that the range needs and that are not there. */
 let missing: u32 = 0;
 
 /**
@@ -235,5 +235,58 @@ export function map<F>(iova: u64, length: u64, physical: u64, flags: u32): i32 {
   if (!covers(iova, last)) return INVALID;
   const status = check<F>(inward(iova), inward(last), physical);
   if (status == OK) install<F>(inward(iova), inward(last), physical, attributes);
+  return status;
+}
+
+/** The leaf table for `va`; 0 when something has to be made, or looked at closely, first. */
+@inline function leafTable<F>(va: u64): usize {
+  const format = changetype<F>(0);
+  let physical = root;
+  for (let at = top; at > 0; at--) {
+    const table = lookup(physical);
+    if (table == 0) return 0;
+    const value = load<u64>(table + ((<usize>indexOf(at, va)) << 3));
+    if (format.kind(at, value) != TABLE) return 0;
+    physical = format.child(value);
+  }
+  return lookup(physical);
+}
+
+/**
+ * Maps what `count` records at `from` say, each `stride` bytes: u64 iova, u64 length, u64 physical. RESULT's count says
+ * how many were mapped; an error is about the one after those.
+ *
+ * A page of 4 KiB whose leaf table is there already is the common case and goes straight there.
+ */
+export function mapMany<F>(from: usize, count: i32, stride: u32, flags: u32): i32 {
+  const format = changetype<F>(0);
+  if ((flags & ~format.allowedFlags()) != 0 || (flags & 3) == 0) return INVALID;
+  const attributes = format.encode(flags, options);
+  let leaves: usize = 0;
+  let covered: u64 = 0;
+  let done = 0;
+  let status = OK;
+  for (; done < count; done++, from += stride) {
+    const iova = load<u64>(from);
+    const length = load<u64>(from, 8);
+    const physical = load<u64>(from, 16);
+    if (length == 4096 && ((iova | physical) & 0xfff) == 0 && physical <= maskOf(addressBits)) {
+      if ((leaves == 0 || iova >> 21 != covered) && covers(iova, iova | 0xfff)) {
+        covered = iova >> 21;
+        leaves = leafTable<F>(inward(iova));
+      }
+      if (leaves != 0 && iova >> 21 == covered) {
+        const slot = leaves + ((<usize>indexOf(0, iova)) << 3);
+        if (format.kind(0, load<u64>(slot)) == EMPTY) {
+          store<u64>(slot, format.leaf(0, 12, physical, attributes));
+          continue;
+        }
+      }
+    }
+    status = map<F>(iova, length, physical, flags);
+    if (status != OK) break;
+    leaves = 0;
+  }
+  setCount(<u64>done);
   return status;
 }

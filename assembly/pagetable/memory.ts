@@ -43,24 +43,23 @@ let end: usize = 0;
   return offset < primaryBytes ? primaryStart + <usize>offset : search(physical);
 }
 
-function search(physical: u64): usize {
-  const index = following(physical) - 1;
+/** The same, in whichever window. */
+export function search(physical: u64): usize {
+  const index = following(physical, 0, count) - 1;
   if (index < 0) return 0;
   const offset = physical - load<u64>(at(index));
   if (offset >= (<u64>load<u32>(at(index), 8)) << 12) return 0;
   return <usize>load<u32>(at(index), 12) + <usize>offset;
 }
 
-/** The first window that begins above `physical`. */
-function following(physical: u64): i32 {
-  let low = 0;
-  let high = count;
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if (load<u64>(at(middle)) <= physical) low = middle + 1;
-    else high = middle;
-  }
-  return low;
+/**
+ * The first window between `low` and `high` that begins above `physical`. Recursive, since the compiler would put a loop
+ * into each place that looks up, and it is the loops there that must stay small.
+ */
+function following(physical: u64, low: i32, high: i32): i32 {
+  if (low == high) return low;
+  const middle = (low + high) >>> 1;
+  return load<u64>(at(middle)) <= physical ? following(physical, middle + 1, high) : following(physical, low, middle);
 }
 
 /** Takes linear memory. 0: there is no more. */
@@ -76,7 +75,7 @@ function extend(pages: u32): usize {
 
 /** @returns whether there was room in the list */
 function insertWindow(base: u64, pages: u32, start: usize): bool {
-  let index = following(base);
+  let index = following(base, 0, count);
   const before = at(index - 1);
   if (
     index > 0 &&
@@ -101,7 +100,7 @@ function insertWindow(base: u64, pages: u32, start: usize): bool {
   }
   backedPages += pages;
   const bytes = (<u64>load<u32>(at(index), 8)) << 12;
-  if (bytes >= primaryBytes) {
+  if (bytes > primaryBytes) {
     primaryBase = load<u64>(at(index));
     primaryBytes = bytes;
     primaryStart = <usize>load<u32>(at(index), 12);

@@ -1,8 +1,8 @@
 /** From an IOVA to what it is mapped to: the loop that must be fast. */
 import { LEAF, BAD, SIGN_EXTEND, TABLE } from './flags';
 import { indexOf, maskOf, shiftOf } from './geometry';
-import { RESULT } from './layout';
-import { lookup } from './memory';
+import { RESULT, SLOTS } from './layout';
+import { lookup, primaryBase, primaryBytes, primaryStart, search } from './memory';
 import { ILLEGAL_ENTRY, OK, OUTSIDE_MEMORY, fail } from './status';
 import { highest, inward, options, outward, root, top } from './table';
 
@@ -54,37 +54,100 @@ export function translate<F>(iova: u64): i32 {
   return OK;
 }
 
-/** Translates `count` IOVAs, u64 each, at `from` to physical addresses at `to`; UNMAPPED where there is none. */
-export function translateMany<F>(from: usize, to: usize, count: i32): i32 {
+/** Levels of the root as types, so that the loop below is compiled for each. */
+@unmanaged class Top1 { @inline top(): i32 { return 1; } }
+@unmanaged class Top2 { @inline top(): i32 { return 2; } }
+@unmanaged class Top3 { @inline top(): i32 { return 3; } }
+@unmanaged class Top4 { @inline top(): i32 { return 4; } }
+@unmanaged class Top5 { @inline top(): i32 { return 5; } }
+
+/** The offset in its table of the entry for `va`. */
+@inline function slotOf(at: i32, va: u64): usize {
+  return <usize>(va >> (<u64>(shiftOf(at) - 3))) & ((SLOTS - 1) << 3);
+}
+
+/** The entry at `slot` in the table at `physical`; 0, which is empty in every format, where there is no such page. */
+@inline function entryIn(slot: usize, physical: u64, base: u64, bytes: u64, start: usize): u64 {
+  const offset = physical - base;
+  return offset < bytes ? load<u64>(start + <usize>offset + slot) : farEntry(slot, physical);
+}
+
+function farEntry(slot: usize, physical: u64): u64 {
+  const table = search(physical);
+  return table == 0 ? 0 : load<u64>(table + slot);
+}
+
+/** For an entry above level 0 that is no table. */
+function largeResult<F>(at: i32, va: u64, value: u64): u64 {
   const format = changetype<F>(0);
-  const start = root;
-  const first = top;
-  const end = from + ((<usize>count) << 3);
-  let found = 0;
-  for (; from < end; from += 8, to += 8) {
-    const iova = load<u64>(from);
+  if (format.kind(at, value) != LEAF) return UNMAPPED;
+  const size = format.sizeLog2(at, value);
+  return format.physical(value, size) | (va & maskOf(size));
+}
+
+/**
+ * What does not change is in locals and the levels are written out, each with its shift and rules as constants: there
+ * are few instructions between one cache miss and the next, so that many are under way at once.
+ */
+function translateFrom<F, T>(from: usize, end: usize, gap: usize, rootPage: usize): void {
+  const format = changetype<F>(0);
+  const top = changetype<T>(0).top();
+  const extending = (format.options() & SIGN_EXTEND) != 0 && (options & SIGN_EXTEND) != 0;
+  const limit = maskOf(shiftOf(top + 1));
+  const base = primaryBase;
+  const bytes = primaryBytes;
+  const start = primaryStart;
+  for (; from < end; from += 8) {
+    let va = load<u64>(from);
     let result = UNMAPPED;
-    if (translatable(iova)) {
-      const va = inward(iova);
-      let physical = start;
-      for (let at = first; at >= 0; at--) {
-        const table = lookup(physical);
-        if (table == 0) break;
-        const value = load<u64>(table + ((<usize>indexOf(at, va)) << 3));
-        const kind = format.kind(at, value);
-        if (kind == TABLE) {
-          physical = format.child(value);
-          continue;
-        }
-        if (kind == LEAF) {
-          const size = format.sizeLog2(at, value);
-          result = format.physical(value, size) | (va & maskOf(size));
-          found++;
-        }
-        break;
-      }
+    if ((format.options() & SIGN_EXTEND) != 0) {
+      if (extending) va = outward(va & limit) == va ? va & limit : limit + 1;
     }
-    store<u64>(to, result);
+    if (va <= limit) {
+      let value = load<u64>(rootPage + slotOf(top, va));
+      do {
+        if (top >= 5) {
+          if (!format.isTable(5, value)) { result = largeResult<F>(5, va, value); break; }
+          value = entryIn(slotOf(4, va), format.child(value), base, bytes, start);
+        }
+        if (top >= 4) {
+          if (!format.isTable(4, value)) { result = largeResult<F>(4, va, value); break; }
+          value = entryIn(slotOf(3, va), format.child(value), base, bytes, start);
+        }
+        if (top >= 3) {
+          if (!format.isTable(3, value)) { result = largeResult<F>(3, va, value); break; }
+          value = entryIn(slotOf(2, va), format.child(value), base, bytes, start);
+        }
+        if (top >= 2) {
+          if (!format.isTable(2, value)) { result = largeResult<F>(2, va, value); break; }
+          value = entryIn(slotOf(1, va), format.child(value), base, bytes, start);
+        }
+        if (!format.isTable(1, value)) { result = largeResult<F>(1, va, value); break; }
+        value = entryIn(slotOf(0, va), format.child(value), base, bytes, start);
+        if (format.isPage(value)) {
+          const size = format.sizeLog2(0, value);
+          result = format.physical(value, size) | (va & maskOf(size));
+        }
+      } while (false);
+    }
+    store<u64>(from + gap, result);
   }
-  return found;
+}
+
+/** Translates `count` IOVAs, u64 each, at `from` to physical addresses at `to`; UNMAPPED where there is none. */
+export function translateMany<F>(from: usize, to: usize, count: i32): void {
+  const end = from + ((<usize>count) << 3);
+  const gap = to - from;
+  const rootPage = lookup(root);
+  if (rootPage == 0) {
+    memory.fill(to, 0xff, (<usize>count) << 3);
+    return;
+  }
+  switch (top) {
+    case 1: translateFrom<F, Top1>(from, end, gap, rootPage); break;
+    case 2: translateFrom<F, Top2>(from, end, gap, rootPage); break;
+    case 3: translateFrom<F, Top3>(from, end, gap, rootPage); break;
+    case 4: translateFrom<F, Top4>(from, end, gap, rootPage); break;
+    case 5: translateFrom<F, Top5>(from, end, gap, rootPage); break;
+  }
 }

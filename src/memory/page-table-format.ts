@@ -7,6 +7,12 @@ export const PageTableFormat = {
   AmdV1: 'amdv1',
   /** Intel VT-d second stage: 3, 4 or 5 levels. */
   VtdSecondStage: 'vtd-second-stage',
+  /** x86-64 (VT-d first stage, AMD guest tables): 4 or 5 levels. */
+  X86FirstStage: 'x86-first-stage',
+  /** ARMv8 stage 1 with a granule of 4 KiB: 3 (39-bit) or 4 (48-bit) levels. */
+  ArmStage1: 'arm-stage-1',
+  /** ARMv8 stage 2, the same; roots of several concatenated tables are not supported. */
+  ArmStage2: 'arm-stage-2',
 } as const;
 export type PageTableFormat = (typeof PageTableFormat)[keyof typeof PageTableFormat];
 
@@ -67,6 +73,9 @@ interface FormatRules {
 const rules: Readonly<Record<PageTableFormat, FormatRules>> = {
   amdv1: { number: 0, levels: { least: 2, usual: 3, most: 6 }, flags: 0x13, options: 0 },
   'vtd-second-stage': { number: 1, levels: { least: 3, usual: 4, most: 5 }, flags: 0x13, options: 0 },
+  'x86-first-stage': { number: 2, levels: { least: 4, usual: 4, most: 5 }, flags: 0x0f, options: 1 },
+  'arm-stage-1': { number: 3, levels: { least: 3, usual: 4, most: 4 }, flags: 0x6f, options: 2 },
+  'arm-stage-2': { number: 4, levels: { least: 3, usual: 4, most: 4 }, flags: 0x67, options: 0 },
 };
 
 /** What the core needs to know of a table's format and options. */

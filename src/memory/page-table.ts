@@ -95,7 +95,7 @@ const INVALID = 1;
 const errors: Readonly<Record<number, readonly [PageTableErrorCode, string]>> = {
   2: [PageTableErrorCode.Exists, 'something in the range is mapped already'],
   3: [PageTableErrorCode.NoMemory, 'the table memory has too few free pages for the tables that are needed'],
-  4: [PageTableErrorCode.Unsupported, 'the format cannot do that'],
+  4: [PageTableErrorCode.Unsupported, 'nothing in this table tells what is dirty'],
   5: [PageTableErrorCode.OutsideMemory, 'a pointer leads to a page that is neither loaded nor in use'],
   6: [PageTableErrorCode.SharedTable, 'a table is reached twice'],
   7: [PageTableErrorCode.IllegalEntry, 'an entry means nothing at its level'],
@@ -205,9 +205,45 @@ export class PageTable {
       if (status === INVALID) throw this.#outOfRange(iova, bytes, address);
       throw statusError(this.#memory, status);
     }
-    if (this.#rules.format === 'amdv1') {
-      this.#root = BigInt.asUintN(64, core.pageTableRoot()) as PhysicalAddress;
-      this.#levels = core.pageTableTop() + 1;
+    this.#followRoot();
+  }
+
+  /**
+   * Maps many ranges, each as {@link map} does, without a call for each.
+   *
+   * @param records back to back, little-endian: u64 IOVA, u64 length, u64 physical address, and whatever else up to
+   *   `stride` bytes
+   * @throws TypeError, RangeError; {@link PageTableError} as {@link map}. What the records before the one at fault
+   *   mapped is unmapped again then, though an AMDv1 table may have grown.
+   */
+  mapMany(records: Uint8Array, permissions: PagePermissions = {}, stride = 24): void {
+    if (!(records instanceof Uint8Array)) throw new TypeError('records must be a Uint8Array');
+    checkInteger('stride', stride, 24, 4096);
+    if (records.length % stride !== 0) {
+      throw new RangeError(`records must be a multiple of ${stride} bytes, got ${records.length}`);
+    }
+    const flags = encodeFlags(this.#rules, permissions);
+    const core = this.#use();
+    const from = core.pageTableScratch();
+    const chunk = Math.floor(core.pageTableScratchBytes() / stride) * stride;
+    for (let start = 0; start < records.length; start += chunk) {
+      const part = records.subarray(start, start + chunk);
+      new Uint8Array(this.#memory.memory.buffer, from, part.length).set(part);
+      const status = core.pageTableMapMany(from, part.length / stride, stride, flags);
+      this.#followRoot();
+      if (status === 0) continue;
+      const view = new DataView(records.buffer, records.byteOffset, records.length);
+      const failed = start + Number(result(this.#memory).getBigUint64(32, true)) * stride;
+      const range = (at: number): [Iova, bigint] => [
+        view.getBigUint64(at, true) as Iova,
+        view.getBigUint64(at + 8, true),
+      ];
+      const error =
+        status === INVALID
+          ? this.#outOfRange(...range(failed), view.getBigUint64(failed + 16, true))
+          : statusError(this.#memory, status);
+      for (let at = 0; at < failed; at += stride) this.unmap(...range(at));
+      throw error;
     }
   }
 
@@ -412,6 +448,15 @@ export class PageTable {
     return memory.core;
   }
 
+  /** A root that grew. */
+  #followRoot(): void {
+    const { core } = this.#memory;
+    const levels = core.pageTableTop() + 1;
+    if (levels === this.#levels) return;
+    this.#levels = levels;
+    this.#root = BigInt.asUintN(64, core.pageTableRoot()) as PhysicalAddress;
+  }
+
   #walk(first: Iova, last: Iova, mode: number): Generator<DataView, void, undefined> {
     const status = this.#use().pageTableStartWalk(first, last, mode);
     if (status !== 0) throw statusError(this.#memory, status);
@@ -454,7 +499,7 @@ export class PageTable {
     const { format } = this.#rules;
     const to = address === undefined ? '' : ` to 0x${address.toString(16)}`;
     return new RangeError(
-      `0x${iova.toString(16)} + 0x${length.toString(16)}${to} is beyond what ${format} with ${this.#levels} levels can translate`,
+      `0x${iova.toString(16)} + 0x${length.toString(16)}${to} is empty, misaligned or beyond what ${format} with ${this.#levels} levels can translate`,
     );
   }
 }

@@ -22,9 +22,10 @@ export interface PageTableCore extends Record<string, unknown> {
   pageTableTop(): number;
   pageTableAllowedFlags(): number;
   pageTableMap(iova: bigint, length: bigint, physical: bigint, flags: number): number;
+  pageTableMapMany(from: number, count: number, stride: number, flags: number): number;
   pageTableUnmap(iova: bigint, length: bigint): number;
   pageTableTranslate(iova: bigint): number;
-  pageTableTranslateMany(from: number, to: number, count: number): number;
+  pageTableTranslateMany(from: number, to: number, count: number): void;
   pageTableStartWalk(first: bigint, last: bigint, mode: number): number;
   pageTableWalk(to: number, capacity: number): number;
   pageTableStartEntries(): void;

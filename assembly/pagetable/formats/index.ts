@@ -7,6 +7,8 @@
  *  - `replicated`: leaves may be larger than an entry's span and are then repeated in every slot that they cover
  *  - `allowedFlags`: what a mapping may ask for; `options`: what a table may ask for
  *  - `kind(level, entry)`: EMPTY, TABLE, LEAF, BAD; the others may then be asked of an entry of that kind
+ *  - `isTable(level, entry)` above level 0, `isPage(entry)`, which is LEAF, at level 0: what `kind` says, in as few
+ *    instructions as possible
  *  - TABLE: `child(entry)`; `inherit(inherited, entry)`, which passes on what limits all below; `inheritAll` limits
  *    nothing
  *  - LEAF: `sizeLog2(level, entry)`, `physical(entry, sizeLog2)`, `flags(entry, inherited)`, `isDirty`, `clean`,
@@ -17,7 +19,10 @@
  *  - `tracksDirty(options)`
  */
 import { AmdV1 } from './amdv1';
+import { ArmStage1 } from './arm-stage1';
+import { ArmStage2 } from './arm-stage2';
 import { VtdSecondStage } from './vtdss';
+import { X86FirstStage } from './x86';
 import { bind } from '../operations';
 
 /** Makes the operations those of one format. False where there is no such format. */
@@ -25,6 +30,9 @@ export function bindFormat(format: i32): bool {
   switch (format) {
     case 0: bind<AmdV1>(); return true;
     case 1: bind<VtdSecondStage>(); return true;
+    case 2: bind<X86FirstStage>(); return true;
+    case 3: bind<ArmStage1>(); return true;
+    case 4: bind<ArmStage2>(); return true;
     default: return false;
   }
 }
