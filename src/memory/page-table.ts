@@ -359,8 +359,9 @@ export class PageTable {
   verify(): void {
     const [finding] = this.findings(1);
     if (finding === undefined) return;
-    const message = Object.values(errors).find(([code]) => code === finding.code)?.[1];
-    throw new PageTableError(finding.code, message as string, finding);
+    const { code, bits: _bits, ...where } = finding;
+    const [, message] = Object.values(errors).find(each => each[0] === code) as [PageTableErrorCode, string];
+    throw new PageTableError(code, message, where);
   }
 
   /** What {@link verify} would refuse, up to `limit` things; empty for a sound table. */

@@ -64,7 +64,7 @@ export class TableMemory {
   /** @throws TypeError, RangeError when the base is not a multiple of 4096 or the range leaves 2^52 */
   constructor(options: TableMemoryOptions | number = {}) {
     const { base = 0x1_0000_0000n, pages = 4096 } =
-      typeof options === 'number' ? { pages: options } : options;
+      typeof options === 'object' ? options : { pages: options };
     this.#base = checkU64('base', base);
     checkAligned('base', this.#base, TABLE_PAGE);
     this.#pages = checkInteger('pages', pages, 0, MAX_PAGES);
