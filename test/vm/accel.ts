@@ -42,7 +42,8 @@ const kvmWorks = async (bzImage: string): Promise<boolean> => {
     return false;
   }
   const path = join(cacheRoot(), 'kvm.json');
-  const key = [release(), qemu(), statSync(qemu()).mtimeMs].join(' ');
+  const [program = ''] = qemu().command;
+  const key = [release(), program, statSync(program).mtimeMs].join(' ');
   try {
     const answer = JSON.parse(readFileSync(path, 'utf8')) as Answer;
     if (answer.key === key) return answer.works;

@@ -2,9 +2,9 @@
 import { cpSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
-import type { KernelSource } from './archive.js';
 import { scratch } from './cache.js';
 import { type Flavour, format, requested, unmet } from './kernel-config.js';
+import type { KernelSource } from './kernel-source.js';
 import { run } from './process.js';
 import { step } from './progress.js';
 

@@ -2,10 +2,11 @@
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { ArchiveUnreachable, downloadedSource, fetchSource, type KernelSource } from './archive.js';
 import { entries, locked, publish, remove, scratch } from './cache.js';
+import { ArchiveUnreachable } from './debian.js';
 import { build, unpack } from './kernel-build.js';
 import { type Flavour, flavours, format, requested } from './kernel-config.js';
+import { downloadedSource, fetchSource, type KernelSource } from './kernel-source.js';
 import { note } from './progress.js';
 import { cacheRoot } from './project.js';
 import { ensureTools } from './tools.js';
@@ -73,7 +74,10 @@ const source = async (): Promise<KernelSource> => {
     return await fetchSource();
   } catch (error) {
     const older = downloadedSource();
-    if (!(error instanceof ArchiveUnreachable) || older === undefined) throw error;
+    if (!(error instanceof ArchiveUnreachable)) throw error;
+    if (older === undefined) {
+      throw new Error(`${error.message}\nor set IOMMUFD_VM_KERNEL to a ready bzImage`, { cause: error });
+    }
     note(
       `  ${error.message.split('\n')[0]}\n  going on with the downloaded ${older.package} ${older.version}`,
     );

@@ -2,6 +2,7 @@
 import { parseArgs } from 'node:util';
 import { ensureKernels, kernel } from './kernel.js';
 import { flavours } from './kernel-config.js';
+import { firstStageQemu } from './newer-qemu.js';
 import { elapsed, note } from './progress.js';
 import { isMain } from './project.js';
 import { ensureTools } from './tools.js';
@@ -14,6 +15,7 @@ export const prepare = async (options: { readonly update?: boolean } = {}): Prom
   // Kernels first: where one is to be built, the tools for both come in one installation.
   await ensureKernels(flavours, options);
   await ensureTools();
+  await firstStageQemu();
 };
 
 if (isMain(import.meta.url)) {

@@ -2,7 +2,7 @@
 import type { Flavour } from './kernel-config.js';
 import { type DiskName, nvmeA, nvmeB, nvmeBDevice, qemuId } from './topology.js';
 
-export const profileNames = ['vtd', 'vtd-scalable', 'amd', 'noiommu', 'legacy'] as const;
+export const profileNames = ['vtd', 'vtd-scalable', 'vtd-first-stage', 'amd', 'noiommu', 'legacy'] as const;
 export type ProfileName = (typeof profileNames)[number];
 
 export type Profile = {
@@ -13,6 +13,8 @@ export type Profile = {
   readonly append: string;
   /** More QEMU arguments. */
   readonly extra?: readonly string[];
+  /** Needs a QEMU with first-stage translation, which may have to be fetched. */
+  readonly firstStage?: boolean;
   /** Plug nvmeB in once the guest runs, rather than before it boots. */
   readonly plugLate?: boolean;
 };
@@ -27,6 +29,12 @@ export const profiles: Readonly<Record<ProfileName, Profile>> = {
     flavour: 'iommufd',
     iommu: `${vtd},x-scalable-mode=on`,
     append: 'intel_iommu=on,sm_on',
+  },
+  'vtd-first-stage': {
+    flavour: 'iommufd',
+    iommu: `${vtd},x-scalable-mode=on,x-flts=on`,
+    append: 'intel_iommu=on,sm_on',
+    firstStage: true,
   },
   amd: {
     flavour: 'iommufd',
@@ -76,7 +84,14 @@ const blockSize = (bytes: number): Properties => ({
 const devices = (profile: Profile, extraDevices: readonly string[]): string[] => [
   ...(profile.iommu === undefined ? [] : [profile.iommu]),
   // 2^10 pages a command, twice what one page of a PRP list describes; nvmeB has QEMU's default, 512 KiB.
-  option({ driver: 'nvme', id: qemuId.nvmeA, addr: '04.0', serial: nvmeA.serial, mdts: 10 }),
+  // Newer QEMUs stop at 2^9.
+  option({
+    driver: 'nvme',
+    id: qemuId.nvmeA,
+    addr: '04.0',
+    serial: nvmeA.serial,
+    mdts: profile.firstStage === true ? 9 : 10,
+  }),
   ...nvmeA.namespaces.map(({ nsid, disk, blockSize: bytes }) =>
     option({ driver: 'nvme-ns', bus: qemuId.nvmeA, drive: disk, nsid, ...blockSize(bytes) }),
   ),

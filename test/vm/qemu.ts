@@ -2,7 +2,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import type { Duplex, Readable } from 'node:stream';
 import { adopt } from './process.js';
-import { qemu } from './tools.js';
+import { type QemuProgram, qemu } from './tools.js';
 import { monitorPort } from './topology.js';
 
 /** Sockets that QEMU inherits, by the number of their descriptor. */
@@ -60,15 +60,22 @@ const bridge = (monitor: Duplex, requests: Duplex): void => {
 };
 
 /** `machineArgs` come first: an IOMMU has to exist before the devices behind it. */
-export const startQemu = (machineArgs: readonly string[], otherArgs: readonly string[]): Qemu => {
+export const startQemu = (
+  machineArgs: readonly string[],
+  otherArgs: readonly string[],
+  program: QemuProgram = qemu(),
+): Qemu => {
   // Handlers cover our orderly ends; the parent-death signal covers a SIGKILL of this process.
-  const args = ['--pdeathsig', 'KILL', qemu(), ...machineArgs, ...plumbing, ...otherArgs];
+  const args = ['--pdeathsig', 'KILL', ...program.command, ...machineArgs, ...plumbing, ...otherArgs];
   const child = spawn('setpriv', args, {
     stdio: ['ignore', 'ignore', 'pipe', 'pipe', 'pipe', 'pipe', 'pipe', 'pipe'],
     detached: true,
+    env: { ...process.env, ...program.env },
   });
   adopt(child);
   const socket = (descriptor: number): Duplex => child.stdio[descriptor as 3] as Duplex;
+  // A QEMU that refuses its arguments resets the connection; its end and its messages say more than that.
+  for (const descriptor of Object.values(channel)) socket(descriptor).on('error', () => {});
   bridge(socket(channel.monitor), socket(channel.requests));
   return {
     child,

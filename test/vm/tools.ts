@@ -90,12 +90,20 @@ export const ensureTools = async (options: { readonly build?: boolean } = {}): P
   if (missing.length > 0) await install(missing);
 };
 
-export const qemu = (): string => {
+/** How to start a QEMU. */
+export type QemuProgram = {
+  /** The program, and arguments that come before all others. */
+  readonly command: readonly string[];
+  readonly env: Readonly<Record<string, string>>;
+};
+
+/** The machine's own QEMU. */
+export const qemu = (): QemuProgram => {
   const path = which('qemu-system-x86_64');
   if (path === undefined) {
     throw new Error('there is no qemu-system-x86_64 on PATH; node dist/test/vm/prepare.js installs it');
   }
-  return path;
+  return { command: [path], env: {} };
 };
 
 /** A statically linked busybox: the initrd has no libraries. */

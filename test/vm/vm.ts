@@ -5,12 +5,13 @@ import { parseArgs } from 'node:util';
 import { accelerator } from './accel.js';
 import { initrd } from './initrd.js';
 import { kernel } from './kernel.js';
+import { firstStageQemu } from './newer-qemu.js';
 import { kill, tail } from './process.js';
 import { escaped, machine, type ProfileName, profileNames, profiles } from './profiles.js';
 import { isMain, projectRoot } from './project.js';
 import { startQemu } from './qemu.js';
 import { createRunDirectory, keep, type RunDirectory } from './run-directory.js';
-import { ensureTools } from './tools.js';
+import { ensureTools, qemu } from './tools.js';
 import { type DiskName, guestEnv, guestRunDirectory } from './topology.js';
 
 export type VmOptions = {
@@ -98,8 +99,9 @@ export const runVm = async (options: VmOptions): Promise<VmResult> => {
   await ensureTools();
   const { bzImage } = await kernel(profile.flavour);
   const accel = await accelerator(bzImage);
+  const program = profile.firstStage === true ? await firstStageQemu() : qemu();
   const node = realpathSync(process.execPath);
-  const [program = '', ...args] = options.command;
+  const [word = '', ...args] = options.command;
   const env = {
     PATH: `${dirname(node)}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin`,
     HOME: '/root',
@@ -109,7 +111,7 @@ export const runVm = async (options: VmOptions): Promise<VmResult> => {
     [guestEnv.initrd]: initrd(),
     ...options.env,
   };
-  const directory = createRunDirectory([program === 'node' ? node : program, ...args], env, {
+  const directory = createRunDirectory([word === 'node' ? node : word, ...args], env, {
     diskBytes: options.diskBytes ?? 128 << 20,
   });
   const { disks, results, consoleLog } = directory;
@@ -127,13 +129,17 @@ export const runVm = async (options: VmOptions): Promise<VmResult> => {
       plugged: plug?.address ?? '',
     });
     const start = Date.now();
-    const vm = startQemu(machineArgs, [
-      ...shares(directory),
-      ...kernelArgs(bzImage, [profile.append, options.append ?? '']),
-      ...(trace.length === 0 ? [] : ['-D', directory.traceLog]),
-      ...trace.flatMap(event => ['-trace', `enable=${event}`]),
-      ...(options.qemuArgs ?? []),
-    ]);
+    const vm = startQemu(
+      machineArgs,
+      [
+        ...shares(directory),
+        ...kernelArgs(bzImage, [profile.append, options.append ?? '']),
+        ...(trace.length === 0 ? [] : ['-D', directory.traceLog]),
+        ...trace.flatMap(event => ['-trace', `enable=${event}`]),
+        ...(options.qemuArgs ?? []),
+      ],
+      program,
+    );
     const { timeoutMs = 600_000, idleMs = 300_000 } = options;
     let stopped: string | undefined;
     const stop = (reason: string): void => {
