@@ -4,7 +4,7 @@ import { createReadStream, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import t, { type Test } from 'tap';
-import { kernelTest } from './kernel-tier.js';
+import { type KernelTestOptions, kernelTest } from './kernel-tier.js';
 import { type ProfileName, profileNames } from './profiles.js';
 import type { DiskName } from './topology.js';
 import type { VmResult } from './vm.js';
@@ -14,6 +14,8 @@ interface GuestProgram {
   readonly name: string;
   readonly profiles: readonly ProfileName[];
   readonly after?: (t: Test, vm: VmResult) => Promise<void>;
+  /** What its machines have beyond the profile. */
+  readonly machine?: Pick<KernelTestOptions, 'append' | 'qemuArgs'>;
 }
 
 const sha256 = async (file: string): Promise<string> => {
@@ -40,6 +42,12 @@ const programs: readonly GuestProgram[] = [
   { name: 'nvme-commands', profiles: ['vtd', 'noiommu'] },
   { name: 'edu', profiles: profileNames },
   { name: 'iommufd', profiles: withIommufd },
+  {
+    name: 'page-tables',
+    profiles: ['vtd', 'vtd-scalable', 'vtd-first-stage', 'amd'],
+    // Memory above 4 GiB, where a page of 1 GiB can be had.
+    machine: { append: 'hugepagesz=1G hugepages=1', qemuArgs: ['-m', '4G'] },
+  },
   { name: 'bad-input', profiles: ['vtd', 'noiommu', 'legacy'] },
   { name: 'removal', profiles: ['vtd', 'noiommu'] },
   { name: 'crash', profiles: ['vtd', 'noiommu'] },
@@ -52,7 +60,7 @@ const programs: readonly GuestProgram[] = [
 const wanted = (variable: string, value: string): boolean => (process.env[variable] ?? value) === value;
 
 let ran = 0;
-for (const { name, profiles, after } of programs) {
+for (const { name, profiles, after, machine } of programs) {
   for (const profile of profiles) {
     if (!wanted('IOMMUFD_PROGRAM', name) || !wanted('IOMMUFD_PROFILE', profile)) continue;
     ran++;
@@ -62,6 +70,7 @@ for (const { name, profiles, after } of programs) {
       // Emulation is slow, strace under emulation slower; the VM has a time limit of its own.
       env: { TAP_TIMEOUT: '500' },
       name: `${name} (${profile})`,
+      ...machine,
       ...(after && { after }),
     });
   }

@@ -27,7 +27,7 @@ export const profiles: Readonly<Record<ProfileName, Profile>> = {
   vtd: { flavour: 'iommufd', iommu: vtd, append: 'intel_iommu=on' },
   'vtd-scalable': {
     flavour: 'iommufd',
-    iommu: `${vtd},x-scalable-mode=on`,
+    iommu: `${vtd},x-scalable-mode=on,aw-bits=48,snoop-control=on`,
     append: 'intel_iommu=on,sm_on',
   },
   'vtd-first-stage': {
