@@ -35,7 +35,7 @@ const compareImages = async (t: Test, vm: VmResult): Promise<void> => {
   }
 };
 
-const withIommufd: readonly ProfileName[] = ['vtd', 'vtd-scalable', 'amd', 'noiommu'];
+const withIommufd = profileNames.filter(name => name !== 'legacy');
 
 const programs: readonly GuestProgram[] = [
   { name: 'nvme-data', profiles: profileNames, after: compareImages },

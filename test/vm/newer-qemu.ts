@@ -38,7 +38,7 @@ const cached = (): QemuProgram | undefined => {
   return newest === undefined ? undefined : programIn(join(root(), newest));
 };
 
-const fetch = async (): Promise<QemuProgram> => {
+const download = async (): Promise<QemuProgram> => {
   const archive = await debian(suite);
   const version = field(await archive.query('show', '--no-all-versions', packageName), 'Version');
   // Nothing counts as installed, so this is everything it needs; apt checks each file against the signed lists.
@@ -74,5 +74,5 @@ export const firstStageQemu = async (): Promise<QemuProgram> => {
   await ensureTools();
   const own = qemu();
   if (await capable(own)) return own;
-  return cached() ?? (await locked(async () => cached() ?? (await fetch())));
+  return cached() ?? (await locked(async () => cached() ?? (await download())));
 };

@@ -24,7 +24,8 @@ export type Profile = {
 const vtd = 'intel-iommu,intremap=on,caching-mode=on';
 
 export const profiles: Readonly<Record<ProfileName, Profile>> = {
-  vtd: { flavour: 'iommufd', iommu: vtd, append: 'intel_iommu=on' },
+  // The widths differ, and with them the number of levels that page tables have: 3 here, 4 in the other two.
+  vtd: { flavour: 'iommufd', iommu: `${vtd},aw-bits=39`, append: 'intel_iommu=on' },
   'vtd-scalable': {
     flavour: 'iommufd',
     iommu: `${vtd},x-scalable-mode=on,aw-bits=48,snoop-control=on`,
@@ -56,6 +57,8 @@ export const profiles: Readonly<Record<ProfileName, Profile>> = {
 
 export type MachineOptions = {
   readonly accel: 'tcg' | 'kvm';
+  /** QEMU's major version. */
+  readonly qemuVersion: number;
   readonly disks: Readonly<Record<DiskName, string>>;
   readonly extraDevices: readonly string[];
 };
@@ -81,16 +84,16 @@ const blockSize = (bytes: number): Properties => ({
 
 // The IOMMU comes before the devices behind it. amd-iommu adds a PCI function of its own in the first free
 // slot; slot 1 is left to it.
-const devices = (profile: Profile, extraDevices: readonly string[]): string[] => [
+const devices = (profile: Profile, options: MachineOptions): string[] => [
   ...(profile.iommu === undefined ? [] : [profile.iommu]),
   // 2^10 pages a command, twice what one page of a PRP list describes; nvmeB has QEMU's default, 512 KiB.
-  // Newer QEMUs stop at 2^9.
+  // QEMU 10 takes no more than 2^9.
   option({
     driver: 'nvme',
     id: qemuId.nvmeA,
     addr: '04.0',
     serial: nvmeA.serial,
-    mdts: profile.firstStage === true ? 9 : 10,
+    mdts: options.qemuVersion < 10 ? 10 : 9,
   }),
   ...nvmeA.namespaces.map(({ nsid, disk, blockSize: bytes }) =>
     option({ driver: 'nvme-ns', bus: qemuId.nvmeA, drive: disk, nsid, ...blockSize(bytes) }),
@@ -100,7 +103,7 @@ const devices = (profile: Profile, extraDevices: readonly string[]): string[] =>
   option({ driver: 'pcie-root-port', id: qemuId.nvmeBPort, addr: '07.0', chassis: 1, slot: 1 }),
   option({ driver: 'pcie-root-port', id: qemuId.emptyPort, addr: '08.0', chassis: 2, slot: 2 }),
   ...(profile.plugLate === true ? [] : [option(nvmeBDevice)]),
-  ...extraDevices,
+  ...options.extraDevices,
 ];
 
 /** The machine and its devices under test. */
@@ -119,7 +122,7 @@ export const machine = (profile: Profile, options: MachineOptions): Machine => {
       // Leave hot-plug to the root ports, as on real hardware, rather than to ACPI.
       ...['-global', 'ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off'],
       ...drives,
-      ...devices(profile, options.extraDevices).flatMap(device => ['-device', device]),
+      ...devices(profile, options).flatMap(device => ['-device', device]),
       ...(profile.extra ?? []),
     ],
     plug: profile.plugLate === true ? { command: JSON.stringify(plug), address: nvmeB.address } : undefined,

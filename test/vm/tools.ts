@@ -106,6 +106,17 @@ export const qemu = (): QemuProgram => {
   return { command: [path], env: {} };
 };
 
+/** Its major version. */
+export const qemuVersion = async ({
+  command: [program = '', ...args],
+  env,
+}: QemuProgram): Promise<number> => {
+  const output = await run(program, [...args, '--version'], { env });
+  const version = /version (\d+)\./.exec(output)?.[1];
+  if (version === undefined) throw new Error(`${program} --version says: ${output}`);
+  return Number(version);
+};
+
 /** A statically linked busybox: the initrd has no libraries. */
 export const busybox = (): string => {
   const path = ['/bin/busybox', '/usr/bin/busybox'].find(candidate => existsSync(candidate));

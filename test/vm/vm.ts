@@ -11,7 +11,7 @@ import { escaped, machine, type ProfileName, profileNames, profiles } from './pr
 import { isMain, projectRoot } from './project.js';
 import { startQemu } from './qemu.js';
 import { createRunDirectory, keep, type RunDirectory } from './run-directory.js';
-import { ensureTools, qemu } from './tools.js';
+import { ensureTools, qemu, qemuVersion } from './tools.js';
 import { type DiskName, guestEnv, guestRunDirectory } from './topology.js';
 
 export type VmOptions = {
@@ -120,6 +120,7 @@ export const runVm = async (options: VmOptions): Promise<VmResult> => {
     await options.before?.({ disks, results });
     const { args: machineArgs, plug } = machine(profile, {
       accel,
+      qemuVersion: await qemuVersion(program),
       disks,
       extraDevices: options.extraDevices ?? [],
     });
