@@ -1,6 +1,16 @@
-/** TEMPORARY naive builder until the mapper exists. @module */
-import { type Dump, dumpTables, type RawEntry, TableFormat, type TableRoot } from './kernel-tables.js';
+/** The library's page table of the same mappings as one of the kernel's, and the kernel's own opened by the library. @module */
+import { readFileSync } from 'node:fs';
+import {
+  iova,
+  PageTable,
+  PageTableFormat,
+  type PageTableOptions,
+  physicalAddress,
+  TableMemory,
+} from 'iommufd';
+import { type Dump, type RawEntry, TableFormat, type TableRoot } from './kernel-tables.js';
 
+/** What was done to an address space. */
 export type Operation =
   | {
       readonly kind: 'map';
@@ -12,84 +22,90 @@ export type Operation =
     }
   | { readonly kind: 'unmap'; readonly iova: bigint; readonly length: number };
 
-export function buildTable(root: Dump, operations: readonly Operation[]) {
-  const memory: BigUint64Array[] = [];
-  const alloc = (): bigint => {
-    memory.push(new BigUint64Array(512));
-    return BigInt(memory.length) << 12n;
+const formats: Record<TableFormat, PageTableFormat> = {
+  [TableFormat.Amd]: PageTableFormat.AmdV1,
+  [TableFormat.SecondStage]: PageTableFormat.VtdSecondStage,
+  [TableFormat.FirstStage]: PageTableFormat.X86FirstStage,
+};
+
+/**
+ * Whether the kernel makes accesses coherent in each entry. It asks for it wherever it can: AMD's IOMMUs always can,
+ * those of VT-d with snoop control (ECAP bit 7) can; for the first stage that is not in the table.
+ */
+function snoops({ format }: TableRoot, device: string): boolean {
+  if (format !== TableFormat.SecondStage) return format === TableFormat.Amd;
+  const ecap = readFileSync(`/sys/bus/pci/devices/${device}/iommu/intel-iommu/ecap`, 'utf8');
+  return ((BigInt(`0x${ecap.trim()}`) >> 7n) & 1n) === 1n;
+}
+
+function optionsFor(root: TableRoot, device: string, levels = root.levels): PageTableOptions {
+  return {
+    levels,
+    snoop: snoops(root, device),
+    signExtend: root.format === TableFormat.FirstStage,
   };
-  const top = alloc();
-  const { format, levels } = root;
-  const snoop = root.entries.some(
-    e => !e.table && e.value & (format === TableFormat.Amd ? 1n << 60n : 1n << 11n),
-  );
-  const at = (a: bigint) => memory[Number(a >> 12n) - 1]!;
-  const leafOf = (pa: bigint, level: number, lg: number, r: boolean, w: boolean): bigint => {
-    if (format === TableFormat.Amd) {
-      let v = 1n | pa | (r ? 1n << 61n : 0n) | (w ? 1n << 62n : 0n) | (snoop ? 1n << 60n : 0n);
-      if (lg !== 12 + 9 * level) v |= (7n << 9n) | (((1n << BigInt(lg - 1)) - 1n) & ~0xfffn);
-      return v;
-    }
-    const ps = level > 0 ? 0x80n : 0n;
-    if (format === TableFormat.SecondStage)
-      return pa | (r ? 1n : 0n) | (w ? 2n : 0n) | (snoop ? 1n << 11n : 0n) | ps;
-    return pa | 1n | 4n | 0x20n | (w ? 0x42n : 0n) | ps;
-  };
-  const tableOf = (pa: bigint, level: number): bigint =>
-    format === TableFormat.Amd
-      ? pa | 1n | (BigInt(level) << 9n) | (3n << 61n)
-      : format === TableFormat.SecondStage
-        ? pa | 3n
-        : pa | 0x27n;
-  const sizes: number[] = [];
-  for (let lg = 12; lg < 12 + 9 * Math.min(levels, 5); lg++) {
-    if (format === TableFormat.Amd ? lg !== 39 : [12, 21, 30].includes(lg)) sizes.unshift(lg);
+}
+
+function mapInto(table: PageTable, operation: Operation & { readonly kind: 'map' }): void {
+  const { physical, length, readable, writeable } = operation;
+  table.map(iova(operation.iova), physicalAddress(physical), length, { readable, writeable });
+}
+
+/** What the kernel starts an AMD table with; it grows when an IOVA needs more. */
+const AMD_LEVELS = 3;
+
+/** A table like the kernel's, after the same operations. */
+export function buildTable(root: TableRoot, device: string, operations: readonly Operation[]): PageTable {
+  const options = optionsFor(root, device, root.format === TableFormat.Amd ? AMD_LEVELS : root.levels);
+  const table = PageTable.create(formats[root.format], new TableMemory(), options);
+  for (const operation of operations) {
+    if (operation.kind === 'unmap') table.unmap(iova(operation.iova), operation.length);
+    else mapInto(table, operation);
   }
-  for (const op of operations) {
-    if (op.kind === 'unmap') {
-      for (let va = op.iova; va < op.iova + BigInt(op.length); va += 4096n) {
-        let table = top;
-        for (let level = levels - 1; level >= 0; level--) {
-          const index = Number((va >> BigInt(12 + 9 * level)) & 511n);
-          const e = at(table)[index]!;
-          const isTable =
-            level > 0 && (format === TableFormat.Amd ? ![0n, 7n].includes((e >> 9n) & 7n) : !(e & 0x80n));
-          if (!e) break;
-          if (!isTable) {
-            at(table)[index] = 0n;
-            break;
-          }
-          table = e & 0x000f_ffff_ffff_f000n;
-        }
-      }
+  return table;
+}
+
+type Place = Pick<RawEntry, 'level' | 'iova'>;
+
+/**
+ * The entries that lead to tables in a table from which none is removed for being empty: only when all that it spans
+ * is in one unmapped range, or when a leaf takes its place.
+ */
+export function keptTables(root: TableRoot, device: string, operations: readonly Operation[]): Place[] {
+  const memory = new TableMemory(64);
+  const kept = new Map<string, Place & { readonly end: bigint }>();
+  const removeWithin = (start: bigint, end: bigint): void => {
+    for (const [key, table] of kept) if (table.iova >= start && table.end <= end) kept.delete(key);
+  };
+  for (const operation of operations) {
+    const end = operation.iova + BigInt(operation.length);
+    if (operation.kind === 'unmap') {
+      removeWithin(operation.iova, end);
       continue;
     }
-    let { iova: va, physical: pa } = op;
-    const end = va + BigInt(op.length);
-    while (va < end) {
-      const lg = sizes.find(
-        s => ((va | pa) & ((1n << BigInt(s)) - 1n)) === 0n && va + (1n << BigInt(s)) <= end,
-      )!;
-      const leafLevel = Math.floor((lg - 12) / 9);
-      let table = top;
-      for (let level = levels - 1; level > leafLevel; level--) {
-        const index = Number((va >> BigInt(12 + 9 * level)) & 511n);
-        let e = at(table)[index]!;
-        if (!e) {
-          e = tableOf(alloc(), level);
-          at(table)[index] = e;
-        }
-        table = e & 0x000f_ffff_ffff_f000n;
-      }
-      const index = Number((va >> BigInt(12 + 9 * leafLevel)) & 511n);
-      const copies = 2 ** (lg - 12 - 9 * leafLevel);
-      const v = leafOf(pa, leafLevel, lg, op.readable, op.writeable);
-      for (let i = 0; i < copies; i++) at(table)[index + i] = v;
-      va += 1n << BigInt(lg);
-      pa += 1n << BigInt(lg);
+    memory.clear();
+    const alone = PageTable.create(formats[root.format], memory, optionsFor(root, device));
+    mapInto(alone, operation);
+    for (const { kind, level, iova, size } of alone.entries()) {
+      if (kind === 'table') kept.set(`${level} ${iova}`, { level, iova, end: iova + size });
+      // The entry's own span: several entries may repeat one leaf.
+      else removeWithin(iova, iova + (1n << BigInt(12 + 9 * level)));
     }
   }
-  const dump = dumpTables({ ...root, root: top } as TableRoot, a => new Uint8Array(at(a).buffer));
-  return { entries: dump.entries as RawEntry[] };
+  return [...kept.values()];
 }
-export function openDump(_: Dump) {}
+
+/** The kernel's table, as a dump of its memory. */
+export function openDump(dump: Dump, device: string): PageTable {
+  const memory = new TableMemory({ pages: 0 });
+  for (const [address, bytes] of dump.tables) memory.load(physicalAddress(address), bytes);
+  return PageTable.open(formats[dump.format], memory, physicalAddress(dump.root), optionsFor(dump, device));
+}
+
+/** The entries as the reader of the kernel's tables gives them. */
+export function entriesOf(table: PageTable): RawEntry[] {
+  return [...table.entries()].map(({ level, iova, index, value, kind }) => {
+    if (kind !== 'table' && kind !== 'leaf') throw new Error(`an entry is ${kind}: 0x${value.toString(16)}`);
+    return { level, iova, index, value, table: kind === 'table' };
+  });
+}
