@@ -2,3 +2,4 @@
 // module; an instance serves one user and one room, which has the heap from __heap_base on to itself.
 export * from './iova/index';
 export * from './pagetable/index';
+export * from './codec/index';

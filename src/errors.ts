@@ -4,6 +4,7 @@
  * - {@link KernelError}: a system call refused. Carries what was asked, and a hint where the cause is known.
  * - {@link DeviceError}: the library itself found the device in a condition that it will not work with.
  * - {@link PageTableError}: a page table is not what it should be, or cannot do what was asked of it.
+ * - {@link StateError}: a saved state cannot be used.
  * - {@link DisposedError}: an object was used after it was released.
  * - `TypeError` (kind) and `RangeError` (range): a wrong argument, thrown before any system call is made.
  *
@@ -169,6 +170,59 @@ export class PageTableError extends Error {
 function describePlace({ iova, level, value, table, index }: PageTablePlace): string {
   if (table === undefined) return `the root, ${show(value)}`;
   return `IOVA ${show(iova)}, level ${level}, entry ${index} of the table at ${show(table)} is ${show(value)}`;
+}
+
+/** Why a saved state cannot be used. */
+export const StateErrorCode = {
+  /** It is not what was written: cut off, changed, or something else altogether. */
+  Damaged: 'DAMAGED',
+  /** It is intact, and says something that this version of the library does not understand and must. */
+  Unsupported: 'UNSUPPORTED',
+  /** It is intact, and contradicts itself. */
+  Invalid: 'INVALID',
+} as const;
+export type StateErrorCode = (typeof StateErrorCode)[keyof typeof StateErrorCode];
+
+/** Where in a saved state a {@link StateError} was found. */
+export interface StatePlace {
+  /** The node, such as `'/iommufd-0/ioas-1'`. */
+  path?: string | undefined;
+  /** The property of that node. */
+  property?: string | undefined;
+  /** In bytes from the start of the state. */
+  offset?: number | undefined;
+}
+
+const stateHints: Readonly<Record<StateErrorCode, string>> = {
+  DAMAGED: 'Use another copy of it, or start cold: reset the devices and map their memory anew',
+  UNSUPPORTED: 'Restore with the version that wrote it or a later one, or start cold',
+  INVALID: 'What wrote it is at fault; start cold: reset the devices and map their memory anew',
+};
+
+/** A saved state, or a flattened device tree, that cannot be used. Nothing of it was taken over. */
+export class StateError extends Error {
+  override readonly name = 'StateError';
+  readonly code: StateErrorCode;
+  readonly path: string | undefined;
+  readonly property: string | undefined;
+  readonly offset: number | undefined;
+  /** What to do about it. */
+  readonly hint: string;
+
+  constructor(code: StateErrorCode, place: StatePlace, reason: string, hint = stateHints[code]) {
+    const { path, property, offset } = place;
+    const where = [
+      path,
+      property && `property ${property}`,
+      offset === undefined ? undefined : `byte ${offset}`,
+    ].filter(part => part !== undefined);
+    super(`saved state${where.length > 0 ? ` (${where.join(', ')})` : ''}: ${reason}. ${hint}`);
+    this.code = code;
+    this.path = path;
+    this.property = property;
+    this.offset = offset;
+    this.hint = hint;
+  }
 }
 
 /** An object was used after it was disposed of, closed or freed. */

@@ -10,7 +10,7 @@ export { linux } from '../bindings/linux.js';
 export type { SyscallResult, Syscalls, Watch } from '../bindings/syscalls.js';
 export type { DeviceAddress, Iova, IovaRange, PhysicalAddress } from './address.js';
 export { iova, physicalAddress } from './address.js';
-export type { KernelErrorDetails, PageTablePlace } from './errors.js';
+export type { KernelErrorDetails, PageTablePlace, StatePlace } from './errors.js';
 export {
   DeviceError,
   DeviceErrorCode,
@@ -18,11 +18,38 @@ export {
   KernelError,
   PageTableError,
   PageTableErrorCode,
+  StateError,
+  StateErrorCode,
 } from './errors.js';
 export { Hwpt } from './iommufd/hwpt.js';
 export type { FileRange, MapOptions, PhysicalExtent, Translation } from './iommufd/ioas.js';
 export { Ioas } from './iommufd/ioas.js';
 export { Iommufd, RlimitMode } from './iommufd/iommufd.js';
+export type { SavedArea } from './keepalive/area-table.js';
+export { AreaTable } from './keepalive/area-table.js';
+export { decodeState, decodeStateInPieces, PackedMappings } from './keepalive/decode-state.js';
+export { encodeState } from './keepalive/encode-state.js';
+export type { SavedExtent } from './keepalive/extent-table.js';
+export { ExtentTable } from './keepalive/extent-table.js';
+export type { Fdt, FdtNode, FdtReservation } from './keepalive/fdt.js';
+export { readFdt, writeFdt } from './keepalive/fdt.js';
+export { FdtValue } from './keepalive/fdt-value.js';
+export type { SavedMapping } from './keepalive/mapping-table.js';
+export { MappingTable } from './keepalive/mapping-table.js';
+export type { RfcIoas, RfcIommufd, RfcState } from './keepalive/rfc.js';
+export { exportRfc, importRfc } from './keepalive/rfc.js';
+export type {
+  Kept,
+  MappingSource,
+  SavedArena,
+  SavedDevice,
+  SavedDriver,
+  SavedIoas,
+  SavedIommufd,
+  SavedSession,
+  State,
+} from './keepalive/saved-state.js';
+export { RecordType } from './keepalive/saved-state.js';
 export type { AddressSpace } from './memory/address-space.js';
 export { allocateIova, freeIova } from './memory/address-space.js';
 export type { DeviceSegment } from './memory/device-pages.js';

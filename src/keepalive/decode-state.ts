@@ -1,0 +1,405 @@
+/** Reads saved states: see `saved-state.ts` for what they consist of. @module */
+import type { IovaRange } from '../address.js';
+import { StateError, StateErrorCode } from '../errors.js';
+import { PageSize } from '../memory/memfd.js';
+import { isPciAddress, type PciAddress } from '../pci/address.js';
+import { type Codec, giveBackCodec, OK, reasonOf, takeCodec, withCodec } from './codec.js';
+import { ExtentTable } from './extent-table.js';
+import { type Blob, readBlob, type TreeProperty } from './fdt-tree.js';
+import { MappingTable } from './mapping-table.js';
+import { RecordReader } from './record-reader.js';
+import {
+  checkReferences,
+  RecordType,
+  type SavedArena,
+  type SavedDevice,
+  type SavedDriver,
+  type SavedIoas,
+  type SavedIommufd,
+  type SavedSession,
+  type State,
+} from './saved-state.js';
+
+const PAGE = 4096;
+const MAPPING_ROW = 32;
+const EXTENT_ROW = 24;
+const ARENA_ENTRY = 24;
+const MAX_SESSION_NAME = 63;
+
+/** Where a packed property is, and what is said of it. */
+interface Packed {
+  readonly reader: RecordReader;
+  readonly name: 'mappings' | 'extents';
+  readonly place: TreeProperty;
+  readonly count: number;
+}
+
+/** The mappings of an IOAS, before they are unpacked. */
+interface PackedIoas {
+  readonly packed: Packed;
+  readonly arenas: readonly bigint[];
+}
+
+class Decoder {
+  readonly codec: Codec;
+  readonly blob: Blob;
+  /** Which node says what; for what is found wrong only later. */
+  readonly #readers = new Map<object, RecordReader>();
+
+  constructor(codec: Codec, bytes: Uint8Array) {
+    this.codec = codec;
+    this.blob = readBlob(codec, bytes);
+  }
+
+  /** Everything but mappings, which come as they are packed. */
+  state(): State<PackedIoas> {
+    const root = new RecordReader(this.codec, this.blob.root);
+    root.expect(RecordType.State);
+    this.#checkCrc(root);
+    if (this.blob.reservations.length > 0) {
+      throw new StateError(
+        StateErrorCode.Unsupported,
+        { path: '/' },
+        'it has memory reservations, which mean nothing in a saved state',
+      );
+    }
+    const { Arena, Iommufd, Device, Driver, Session } = RecordType;
+    const records = root.records([Arena, Iommufd, Device, Driver, Session]);
+    const read = <T extends object>(type: RecordType, make: (reader: RecordReader) => T): T[] =>
+      (records.get(type as typeof Arena) as RecordReader[]).map(reader => this.#note(reader, make(reader)));
+    const state: State<PackedIoas> = {
+      arenas: read(Arena, reader => this.#arena(reader)).sort(by(arena => arena.token)),
+      iommufds: read(Iommufd, reader => this.#iommufd(reader)).sort(by(iommufd => iommufd.id)),
+      devices: read(Device, device).sort(by(record => record.address)),
+      sessions: read(Session, session).sort(by(record => record.name)),
+      drivers: read(Driver, driver).sort(by(record => record.device)),
+      ...root.kept(),
+    };
+    checkReferences(
+      state,
+      (ioas: SavedIoas<PackedIoas>) => ioas.mappings.arenas,
+      (record, property, reason) => (this.#readers.get(record) as RecordReader).invalid(property, reason),
+    );
+    return state;
+  }
+
+  #note<T extends object>(reader: RecordReader, record: T): T {
+    this.#readers.set(record, reader);
+    return record;
+  }
+
+  #checkCrc(root: RecordReader): void {
+    const said = root.u32('crc32c');
+    const at = this.codec.free + (root.place('crc32c') as TreeProperty).offset;
+    const { bytes } = this.codec;
+    bytes.fill(0, at, at + 4);
+    const found = this.codec.crc32c(this.codec.free, this.blob.size);
+    if (found === said) return;
+    root.refuse(
+      StateErrorCode.Damaged,
+      `the checksum of the whole state should be 0x${said.toString(16)}, and is 0x${found.toString(16)}`,
+      'crc32c',
+    );
+  }
+
+  /** The packed property of a record, intact and with a count that it can have. */
+  #packed(reader: RecordReader, row: 'mapping' | 'extent'): Packed {
+    const name = `${row}s` as const;
+    const count = reader.u32(`${row}-count`);
+    const said = reader.u32(`${row}-crc32c`);
+    const place = reader.place(name) ?? reader.invalid(name, 'the record must have it, and has not');
+    // A row takes a byte or more: so nothing is allocated for rows that are not there.
+    if (count > place.length)
+      reader.invalid(`${row}-count`, `there cannot be ${count} rows in ${place.length} bytes`);
+    const found = this.codec.crc32c(this.codec.free + place.offset, place.length);
+    if (found !== said) {
+      reader.refuse(
+        StateErrorCode.Damaged,
+        `the checksum of its rows should be 0x${said.toString(16)}, and is 0x${found.toString(16)}`,
+        name,
+      );
+    }
+    return { reader, name, place, count };
+  }
+
+  #arena(reader: RecordReader): SavedArena {
+    const size = reader.size('size');
+    const pageSize = reader.size('page-size');
+    const known = Object.values(PageSize).find(value => value === pageSize);
+    if (known === undefined) reader.invalid('page-size', `${pageSize} is not a page size`);
+    if (size === 0 || size % pageSize !== 0) {
+      reader.invalid('size', `it must be a multiple of the page size, ${pageSize}, and not 0`);
+    }
+    const hasExtents = ['extents', 'extent-count', 'extent-crc32c'].some(name =>
+      reader.node.properties.has(name),
+    );
+    return {
+      token: reader.u64('token'),
+      size,
+      pageSize: known,
+      name: reader.string('label'),
+      ...(hasExtents && { extents: this.#extents(this.#packed(reader, 'extent'), size) }),
+      ...keptOf(reader),
+    };
+  }
+
+  #extents(packed: Packed, size: number): ExtentTable {
+    const { codec } = this;
+    const { core, free, staging, stagingSize } = codec;
+    const table = new ExtentTable(packed.count);
+    const limit = Math.floor(stagingSize / EXTENT_ROW);
+    let at = free + packed.place.offset;
+    const end = at + packed.place.length;
+    core.codecExtentsBegin(BigInt(size / PAGE));
+    while (table.length < packed.count) {
+      const status = core.codecExtentsDecode(at, end, staging, Math.min(limit, packed.count - table.length));
+      const rows = core.codecExtentsRows();
+      if (status !== OK) refuseRow(packed, table.length + rows, (core.codecFault() >>> 0) - free, status);
+      if (rows === 0) break;
+      table.decodedRows(codec.bytes.subarray(staging, staging + rows * EXTENT_ROW));
+      at = core.codecExtentsPackedEnd() >>> 0;
+    }
+    checkCount(packed, table.length, end - at);
+    return table;
+  }
+
+  #iommufd(reader: RecordReader): SavedIommufd<PackedIoas> {
+    const records = reader.records([RecordType.Ioas]).get(RecordType.Ioas) as RecordReader[];
+    return {
+      id: reader.u32('id'),
+      ioases: records.map(ioas => this.#note(ioas, this.#ioas(ioas))).sort(by(ioas => ioas.id)),
+      ...reader.kept(),
+    };
+  }
+
+  #ioas(reader: RecordReader): SavedIoas<PackedIoas> {
+    const bounds = reader.u64s('allowed-iovas');
+    if (bounds.length % 2 !== 0) reader.invalid('allowed-iovas', 'it must be a list of first and last IOVAs');
+    const allowed: IovaRange[] = [];
+    for (let index = 0; index < bounds.length; index += 2) {
+      allowed.push({ first: bounds[index], last: bounds[index + 1] } as IovaRange);
+    }
+    const arenas = reader.u64s('mapping-arenas');
+    if (arenas.some((token, index) => index > 0 && token <= (arenas[index - 1] as bigint))) {
+      reader.invalid('mapping-arenas', 'tokens must be in ascending order, each once');
+    }
+    return {
+      id: reader.u32('id'),
+      allowed,
+      mappings: { packed: this.#packed(reader, 'mapping'), arenas },
+      ...keptOf(reader),
+    };
+  }
+}
+
+function by<T, K extends string | number | bigint>(keyOf: (item: T) => K): (a: T, b: T) => number {
+  return (a, b) => (keyOf(a) < keyOf(b) ? -1 : keyOf(a) > keyOf(b) ? 1 : 0);
+}
+
+/** Of a record that has no records within. */
+function keptOf(reader: RecordReader): ReturnType<RecordReader['kept']> {
+  reader.records([]);
+  return reader.kept();
+}
+
+function refuseRow({ reader, name }: Packed, row: number, offset: number, status: number): never {
+  const place = { path: reader.node.path, property: name, offset };
+  throw new StateError(StateErrorCode.Invalid, place, `row ${row}: ${reasonOf(status)}`);
+}
+
+function checkCount({ reader, name, count }: Packed, found: number, left: number): void {
+  if (found === count && left === 0) return;
+  const excess = left > 0 ? `, and ${left} bytes after them` : '';
+  reader.invalid(name, `there should be ${count} rows, and there are ${found}${excess}`);
+}
+
+function pciAddressOf(reader: RecordReader, name: string): PciAddress {
+  const text = reader.string(name);
+  return isPciAddress(text) && text === text.toLowerCase()
+    ? text
+    : reader.invalid(name, `${JSON.stringify(text)} is not a PCI address such as 0000:00:04.0`);
+}
+
+function device(reader: RecordReader): SavedDevice {
+  const space = reader.u32Pair('address-space');
+  return {
+    address: pciAddressOf(reader, 'address'),
+    vendorId: reader.u32('vendor-id', 0xffff),
+    deviceId: reader.u32('device-id', 0xffff),
+    subsystemVendorId: reader.u32('subsystem-vendor-id', 0xffff),
+    subsystemDeviceId: reader.u32('subsystem-device-id', 0xffff),
+    classCode: reader.u32('class-code', 0xff_ffff),
+    interface: reader.oneOf('interface', ['cdev', 'legacy']),
+    translation: reader.oneOf('translation', ['iommu', 'none']),
+    ...(space && { addressSpace: { iommufd: space[0], ioas: space[1] } }),
+    ...keptOf(reader),
+  };
+}
+
+function driver(reader: RecordReader): SavedDriver {
+  const own = reader.child('state');
+  const compatible = own.string('compatible');
+  if (compatible === '') own.invalid('compatible', 'it must not be empty');
+  const { properties, nodes } = own.rest();
+  const pci = pciAddressOf(reader, 'device');
+  const { kept } = keptOf(reader);
+  return { device: pci, compatible, properties, children: nodes, ...(kept && { kept }) };
+}
+
+function session(reader: RecordReader): SavedSession {
+  const name = reader.string('label');
+  const length = Buffer.byteLength(name);
+  if (length === 0 || length > MAX_SESSION_NAME) {
+    reader.invalid('label', `it must be of 1 to ${MAX_SESSION_NAME} bytes, and is ${JSON.stringify(name)}`);
+  }
+  const purposes = reader.strings('token-purposes');
+  const tokens = reader.u64s('tokens');
+  if (purposes.length !== tokens.length || new Set(purposes).size !== purposes.length) {
+    reader.invalid('token-purposes', 'there must be one purpose for each token, and each once');
+  }
+  return {
+    name,
+    tokens: new Map(purposes.map((purpose, index) => [purpose, tokens[index] as bigint])),
+    ...keptOf(reader),
+  };
+}
+
+/** Pages of each arena. */
+function arenaPages(state: State<unknown>): ReadonlyMap<bigint, bigint> {
+  return new Map(state.arenas.map(({ token, size }) => [token, BigInt(size / PAGE)]));
+}
+
+/** Tells the codec of the arenas, in a table at `at`; see assembly/codec/mappings.ts. */
+function beginMappings(
+  codec: Codec,
+  at: number,
+  arenas: readonly bigint[],
+  pages: ReadonlyMap<bigint, bigint>,
+): void {
+  codec.reserve(at + arenas.length * ARENA_ENTRY);
+  const { bytes, core } = codec;
+  const view = new DataView(bytes.buffer, at, arenas.length * ARENA_ENTRY);
+  for (const [index, token] of arenas.entries()) {
+    view.setBigUint64(index * ARENA_ENTRY, pages.get(token) as bigint, true);
+    view.setBigUint64(index * ARENA_ENTRY + 8, 0n, true);
+    view.setUint32(index * ARENA_ENTRY + 16, index, true);
+  }
+  core.codecMappingsBegin(at, arenas.length);
+}
+
+/** The same state with something else for the mappings of each IOAS. */
+function replaceMappings<T>(state: State<PackedIoas>, replace: (mappings: PackedIoas) => T): State<T> {
+  return {
+    ...state,
+    iommufds: state.iommufds.map(iommufd => ({
+      ...iommufd,
+      ioases: iommufd.ioases.map(ioas => ({ ...ioas, mappings: replace(ioas.mappings) })),
+    })),
+  };
+}
+
+/**
+ * Reads a state and checks all of it. What follows the state in `bytes` is ignored, so that it may come out of a file
+ * of whole pages.
+ *
+ * Memory beyond the tables that it returns (32 bytes a mapping, 24 an extent): the state once, 256 KiB, and some hundred
+ * bytes for each of at most 65 536 nodes and properties.
+ *
+ * @throws StateError when it is damaged, requires what this library does not understand, or contradicts itself.
+ */
+export function decodeState(bytes: Uint8Array): State {
+  return withCodec(codec => {
+    const decoder = new Decoder(codec, bytes);
+    const state = decoder.state();
+    const pages = arenaPages(state);
+    const arenaTable = (codec.free + decoder.blob.size + 15) & ~15;
+    return replaceMappings(state, ({ packed, arenas }) => {
+      const { core, free, staging, stagingSize } = codec;
+      const table = MappingTable.decoded(arenas, packed.count);
+      beginMappings(codec, arenaTable, arenas, pages);
+      let at = free + packed.place.offset;
+      const end = at + packed.place.length;
+      while (table.length < packed.count) {
+        const limit = Math.min(stagingSize / MAPPING_ROW, packed.count - table.length);
+        const status = core.codecMappingsDecode(at, end, 1, staging, limit);
+        const rows = core.codecMappingsRows();
+        if (status !== OK) refuseRow(packed, table.length + rows, (core.codecFault() >>> 0) - free, status);
+        if (rows === 0) break;
+        table.decodedRows(codec.bytes.subarray(staging, staging + rows * MAPPING_ROW));
+        at = core.codecMappingsPackedEnd() >>> 0;
+      }
+      checkCount(packed, table.length, end - at);
+      return table;
+    });
+  });
+}
+
+/** Mappings that are unpacked piece by piece, each time they are iterated over. */
+export class PackedMappings implements Iterable<MappingTable> {
+  /** Number of mappings. */
+  readonly length: number;
+  readonly #packed: Packed;
+  readonly #arenas: readonly bigint[];
+  readonly #pages: ReadonlyMap<bigint, bigint>;
+  readonly #bytes: Uint8Array;
+
+  /** @internal */
+  constructor(bytes: Uint8Array, { packed, arenas }: PackedIoas, pages: ReadonlyMap<bigint, bigint>) {
+    this.length = packed.count;
+    this.#packed = packed;
+    this.#arenas = arenas;
+    this.#pages = pages;
+    this.#bytes = bytes.subarray(packed.place.offset, packed.place.offset + packed.place.length);
+  }
+
+  /**
+   * Tables of up to 4096 mappings.
+   *
+   * @throws StateError when one of them is not in order; those before it have been seen by then.
+   */
+  *[Symbol.iterator](): Generator<MappingTable> {
+    const packed = this.#packed;
+    const bytes = this.#bytes;
+    const codec = takeCodec();
+    try {
+      const { core, free, staging, stagingSize } = codec;
+      const window = stagingSize;
+      beginMappings(codec, free + window, this.#arenas, this.#pages);
+      let done = 0;
+      let offset = 0;
+      while (done < packed.count) {
+        const piece = bytes.subarray(offset, offset + window);
+        codec.bytes.set(piece, free);
+        const last = offset + piece.length === bytes.length;
+        const limit = Math.min(stagingSize / MAPPING_ROW, packed.count - done);
+        const status = core.codecMappingsDecode(free, free + piece.length, last ? 1 : 0, staging, limit);
+        const rows = core.codecMappingsRows();
+        if (status !== OK) {
+          const fault = packed.place.offset + offset + (core.codecFault() >>> 0) - free;
+          refuseRow(packed, done + rows, fault, status);
+        }
+        if (rows === 0) break;
+        done += rows;
+        offset += (core.codecMappingsPackedEnd() >>> 0) - free;
+        const table = MappingTable.decoded(this.#arenas, rows);
+        table.decodedRows(codec.bytes.subarray(staging, staging + rows * MAPPING_ROW));
+        yield table;
+      }
+      checkCount(packed, done, bytes.length - offset);
+    } finally {
+      giveBackCodec(codec);
+    }
+  }
+}
+
+/**
+ * As {@link decodeState}, but leaves mappings packed in `bytes`, which must not change while they are in use. What is
+ * wrong with a mapping is found when it is reached.
+ */
+export function decodeStateInPieces(bytes: Uint8Array): State<PackedMappings> {
+  return withCodec(codec => {
+    const state = new Decoder(codec, bytes).state();
+    const pages = arenaPages(state);
+    return replaceMappings(state, mappings => new PackedMappings(bytes, mappings, pages));
+  });
+}

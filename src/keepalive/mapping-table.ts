@@ -1,0 +1,128 @@
+/** The mappings of an IOAS, as a table. @module */
+import type { Iova } from '../address.js';
+import { checkAligned, checkInteger, checkU64 } from '../check.js';
+import { hex, RowTable } from './row-table.js';
+
+/** What {@link MappingTable} holds: what a device may reach at an IOVA. */
+export interface SavedMapping {
+  /** A multiple of 4096. */
+  readonly iova: Iova;
+  /** In bytes, a multiple of 4096, not 0. */
+  readonly length: number;
+  /** Token of the arena that is mapped. */
+  readonly arena: bigint;
+  /** In bytes from the start of the arena, a multiple of 4096. */
+  readonly offset: number;
+  /** The device may read it; true by default. */
+  readonly readable?: boolean;
+  /** The device may write it; true by default. */
+  readonly writeable?: boolean;
+}
+
+const PAGE = 4096;
+const ALL_PAGES = 2 ** 52;
+const READABLE = 1;
+const WRITEABLE = 2;
+const ROW = 32;
+
+/**
+ * Mappings in ascending order of IOVA, disjoint, 32 bytes each:
+ * `{u64 iova, u64 length, u64 offset, u32 arena, u32 access}`, where `arena` is an index into {@link arenas} and
+ * `access` is 1 for readable, 2 for writeable, 3 for both.
+ */
+export class MappingTable extends RowTable<SavedMapping> {
+  /** Tokens of the arenas, in the order in which they came up. */
+  readonly #arenas: bigint[];
+  readonly #indexOf: Map<bigint, number>;
+  /** Where the last mapping ends, in pages: exact up to 2^64 bytes. */
+  #endPage = 0;
+
+  /** @param capacity rows that there is room for before the table must grow */
+  constructor(capacity = 0) {
+    super(ROW, checkInteger('capacity', capacity));
+    this.#arenas = [];
+    this.#indexOf = new Map();
+  }
+
+  /** @internal Rows that the codec found good. */
+  static decoded(arenas: readonly bigint[], capacity: number): MappingTable {
+    const table = new MappingTable(capacity);
+    for (const token of arenas) table.#indexFor(token);
+    return table;
+  }
+
+  /** @internal */
+  decodedRows(rows: Uint8Array): void {
+    this.appendRows(rows);
+    const last = this.at(this.length - 1);
+    this.#endPage = Number(
+      (this.view.getBigUint64(last, true) + this.view.getBigUint64(last + 8, true)) >> 12n,
+    );
+    if (this.#endPage === 0) this.#endPage = ALL_PAGES;
+  }
+
+  /** Tokens of the arenas that the rows refer to by index. */
+  get arenas(): readonly bigint[] {
+    return this.#arenas;
+  }
+
+  #indexFor(token: bigint): number {
+    let index = this.#indexOf.get(token);
+    if (index === undefined) {
+      index = this.#arenas.push(token) - 1;
+      this.#indexOf.set(token, index);
+    }
+    return index;
+  }
+
+  /**
+   * Adds a mapping behind all others. That it lies within its arena is checked when the state is encoded.
+   *
+   * @throws TypeError, RangeError when a field is not as {@link SavedMapping} says, when the mapping begins before the
+   * end of the last one or ends beyond 2^64, or when it is neither readable nor writeable.
+   */
+  push(mapping: SavedMapping): void {
+    const { readable = true, writeable = true } = mapping;
+    const iova = checkU64('iova', mapping.iova);
+    checkAligned('iova', iova, PAGE);
+    const length = checkInteger('length', mapping.length, PAGE);
+    checkAligned('length', length, PAGE);
+    const offset = checkInteger('offset', mapping.offset);
+    checkAligned('offset', offset, PAGE);
+    const token = checkU64('arena', mapping.arena);
+    const access = (readable ? READABLE : 0) | (writeable ? WRITEABLE : 0);
+    if (access === 0) throw new RangeError('a mapping must be readable or writeable');
+    const page = Number(iova >> 12n);
+    if (page < this.#endPage) {
+      const end = hex(BigInt(this.#endPage) << 12n);
+      throw new RangeError(
+        `the mapping at ${hex(iova)} begins before the last one ends, at ${end}; add in order`,
+      );
+    }
+    const endPage = page + length / PAGE;
+    if (endPage > ALL_PAGES) throw new RangeError(`the mapping at ${hex(iova)} ends beyond 2^64`);
+    const arena = this.#indexFor(token);
+    const at = this.append();
+    const { view } = this;
+    view.setBigUint64(at, iova, true);
+    view.setBigUint64(at + 8, BigInt(length), true);
+    view.setBigUint64(at + 16, BigInt(offset), true);
+    view.setUint32(at + 24, arena, true);
+    view.setUint32(at + 28, access, true);
+    this.#endPage = endPage;
+  }
+
+  override get(index: number): Required<SavedMapping> {
+    const at = this.at(index);
+    const { view } = this;
+    const access = view.getUint32(at + 28, true);
+    return {
+      iova: view.getBigUint64(at, true) as Iova,
+      length: Number(view.getBigUint64(at + 8, true)),
+      arena: this.#arenas[view.getUint32(at + 24, true)] as bigint,
+      offset: Number(view.getBigUint64(at + 16, true)),
+      readable: (access & READABLE) !== 0,
+      writeable: (access & WRITEABLE) !== 0,
+    };
+  }
+}
