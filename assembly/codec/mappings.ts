@@ -197,7 +197,7 @@ export function codecMappingsDecode(source: usize, sourceEnd: usize, last: bool,
         const gap = readNumber(at, sourceEnd);
         at = numberEnd;
         if (at == 0 || gap == 0 || gap > ALL_PAGES) {
-          status = at == 0 ? NUMBER : FORM;
+          status = at == 0 ? NUMBER : gap == 0 ? FORM : BEYOND;
           break;
         }
         previousEnd += gap;
@@ -248,7 +248,7 @@ export function codecMappingsDecode(source: usize, sourceEnd: usize, last: bool,
         pages = readNumber(at, sourceEnd);
         at = numberEnd;
         if (at == 0 || pages == 0 || pages > ALL_PAGES || lengthCode(pages) != LENGTH_FOLLOWS) {
-          status = at == 0 ? NUMBER : FORM;
+          status = at == 0 ? NUMBER : pages > ALL_PAGES ? BEYOND : FORM;
           break;
         }
       }
