@@ -10,6 +10,7 @@ import { MappingTable } from './mapping-table.js';
 import { RecordReader } from './record-reader.js';
 import {
   checkReferences,
+  nodeName,
   RecordType,
   type SavedArena,
   type SavedDevice,
@@ -65,14 +66,43 @@ class Decoder {
     }
     const { Arena, Iommufd, Device, Driver, Session } = RecordType;
     const records = root.records([Arena, Iommufd, Device, Driver, Session]);
-    const read = <T extends object>(type: RecordType, make: (reader: RecordReader) => T): T[] =>
-      (records.get(type as typeof Arena) as RecordReader[]).map(reader => this.#note(reader, make(reader)));
+    const read = <T extends object>(
+      type: RecordType,
+      make: (reader: RecordReader) => T,
+      key: (record: T) => string | number | bigint,
+      name: (record: T, index: number) => string,
+    ): T[] => this.#named(records.get(type as typeof Arena) as RecordReader[], make, key, name);
     const state: State<PackedIoas> = {
-      arenas: read(Arena, reader => this.#arena(reader)).sort(by(arena => arena.token)),
-      iommufds: read(Iommufd, reader => this.#iommufd(reader)).sort(by(iommufd => iommufd.id)),
-      devices: read(Device, device).sort(by(record => record.address)),
-      sessions: read(Session, session).sort(by(record => record.name)),
-      drivers: read(Driver, driver).sort(by(record => record.device)),
+      arenas: read(
+        Arena,
+        reader => this.#arena(reader),
+        ({ token }) => token,
+        ({ token }) => nodeName.arena(token),
+      ),
+      iommufds: read(
+        Iommufd,
+        reader => this.#iommufd(reader),
+        ({ id }) => id,
+        ({ id }) => nodeName.iommufd(id),
+      ),
+      devices: read(
+        Device,
+        device,
+        ({ address }) => address,
+        ({ address }) => nodeName.device(address),
+      ),
+      sessions: read(
+        Session,
+        session,
+        ({ name }) => name,
+        (_, index) => nodeName.session(index),
+      ),
+      drivers: read(
+        Driver,
+        driver,
+        record => record.device,
+        record => nodeName.driver(record.device),
+      ),
       ...root.kept(),
     };
     checkReferences(
@@ -83,9 +113,23 @@ class Decoder {
     return state;
   }
 
-  #note<T extends object>(reader: RecordReader, record: T): T {
-    this.#readers.set(record, reader);
-    return record;
+  /** Makes records, in order of their keys, and checks the names of their nodes. */
+  #named<T extends object>(
+    readers: readonly RecordReader[],
+    make: (reader: RecordReader) => T,
+    key: (record: T) => string | number | bigint,
+    name: (record: T, index: number) => string,
+  ): T[] {
+    const records = readers.map(reader => {
+      const record = make(reader);
+      this.#readers.set(record, reader);
+      return record;
+    });
+    records.sort((a, b) => (key(a) < key(b) ? -1 : key(a) > key(b) ? 1 : 0));
+    for (const [index, record] of records.entries()) {
+      (this.#readers.get(record) as RecordReader).expectName(name(record, index));
+    }
+    return records;
   }
 
   #checkCrc(root: RecordReader): void {
@@ -167,7 +211,12 @@ class Decoder {
     const records = reader.records([RecordType.Ioas]).get(RecordType.Ioas) as RecordReader[];
     return {
       id: reader.u32('id'),
-      ioases: records.map(ioas => this.#note(ioas, this.#ioas(ioas))).sort(by(ioas => ioas.id)),
+      ioases: this.#named(
+        records,
+        ioas => this.#ioas(ioas),
+        ({ id }) => id,
+        ({ id }) => nodeName.ioas(id),
+      ),
       ...reader.kept(),
     };
   }
@@ -190,10 +239,6 @@ class Decoder {
       ...keptOf(reader),
     };
   }
-}
-
-function by<T, K extends string | number | bigint>(keyOf: (item: T) => K): (a: T, b: T) => number {
-  return (a, b) => (keyOf(a) < keyOf(b) ? -1 : keyOf(a) > keyOf(b) ? 1 : 0);
 }
 
 /** Of a record that has no records within. */

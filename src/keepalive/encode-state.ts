@@ -10,10 +10,10 @@ import { FdtWriter } from './fdt-writer.js';
 import { MappingTable } from './mapping-table.js';
 import type { RowTable } from './row-table.js';
 import {
-  addressInName,
   checkReferences,
   type Kept,
   type MappingSource,
+  nodeName,
   RecordType,
   type SavedArena,
   type SavedDevice,
@@ -158,7 +158,7 @@ class Encoder {
     const { token, size, pageSize, name, extents, kept, ...rest } = arena;
     nothingMore(rest);
     const made = draft(
-      `arena-${checkU64('arena token', token).toString(16)}`,
+      nodeName.arena(checkU64('arena token', token)),
       [
         ['compatible', string(RecordType.Arena)],
         ['token', u64(token)],
@@ -184,7 +184,7 @@ class Encoder {
     const { id, ioases, kept, ...rest } = iommufd;
     nothingMore(rest);
     const made = draft(
-      `iommufd-${id}`,
+      nodeName.iommufd(id),
       [
         ['compatible', string(RecordType.Iommufd)],
         ['id', u32(id)],
@@ -200,7 +200,7 @@ class Encoder {
     nothingMore(rest);
     const canonical = mappings.arenas.toSorted(compare);
     const made = draft(
-      `ioas-${id}`,
+      nodeName.ioas(id),
       [
         ['compatible', string(RecordType.Ioas)],
         ['id', u32(id)],
@@ -259,7 +259,7 @@ function device(device: SavedDevice): Draft {
   nothingMore(rest);
   const id = (title: string, value: number): Uint8Array => u32(checkInteger(title, value, 0, 0xffff));
   return draft(
-    `device-${addressInName(pci)}`,
+    nodeName.device(pci),
     [
       ['compatible', string(RecordType.Device)],
       ['address', string(address('device address', pci))],
@@ -282,7 +282,7 @@ function driver(driver: SavedDriver): Draft {
   const { device: pci, compatible, properties, children, kept, ...rest } = driver;
   nothingMore(rest);
   const made = draft(
-    `driver-${addressInName(pci)}`,
+    nodeName.driver(pci),
     [
       ['compatible', string(RecordType.Driver)],
       ['device', string(address('device of a driver', pci))],
@@ -299,7 +299,7 @@ function session(session: SavedSession, index: number): Draft {
   nothingMore(rest);
   const sorted = [...tokens].sort(byName);
   return draft(
-    `session-${index}`,
+    nodeName.session(index),
     [
       ['compatible', string(RecordType.Session)],
       ['label', text('session name', name, 1, MAX_SESSION_NAME)],

@@ -178,6 +178,12 @@ export class RecordReader {
     }
   }
 
+  /** That the node has the name that its record gives it: so what is kept cannot have it. */
+  expectName(name: string): void {
+    if (this.node.name === name) return;
+    this.refuse(StateErrorCode.Invalid, `the node of this record must be named ${name}`);
+  }
+
   /** A child node that is part of this record. To be called before {@link records}. */
   child(name: string): RecordReader {
     const node = this.node.children.get(name);

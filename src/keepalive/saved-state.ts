@@ -21,7 +21,7 @@
  * Numbers are cells: one for ids, counts, classes and checksums, two for sizes, tokens and addresses. `mappings` and
  * `extents` are packed (assembly/codec/mappings.ts, extents.ts), with the number of rows and the CRC32C of the packed
  * bytes beside them; `crc32c` of the root is that of the whole state, with its own four bytes 0. Nodes and properties are
- * in order of their names: equal content makes equal bytes.
+ * in order of their names, and records have no other names than these: equal content makes equal bytes.
  *
  * What a reader does not know it keeps and passes on ({@link Kept}): nodes with an unknown `compatible` or none, and
  * unknown properties. Not so what is required: a node with an empty property `required` must be understood by whoever
@@ -143,10 +143,16 @@ export function typeAndVersion(compatible: string): { type: string; version: str
   return match ? { type: match[1] as string, version: match[2] as string } : undefined;
 }
 
-/** Node names cannot have colons. */
-export function addressInName(address: PciAddress): string {
-  return address.replaceAll(':', '-');
-}
+/** Names of nodes; those of PCI addresses cannot have colons. */
+export const nodeName = {
+  arena: (token: bigint): string => `arena-${token.toString(16)}`,
+  iommufd: (id: number): string => `iommufd-${id}`,
+  ioas: (id: number): string => `ioas-${id}`,
+  device: (address: PciAddress): string => `device-${address.replaceAll(':', '-')}`,
+  driver: (address: PciAddress): string => `driver-${address.replaceAll(':', '-')}`,
+  /** @param index of the session, in order of names */
+  session: (index: number): string => `session-${index}`,
+} as const;
 
 /** Finds what records of a state say about one another that cannot be: calls `refuse` with the first such. */
 export function checkReferences(

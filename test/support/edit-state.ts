@@ -18,6 +18,11 @@ export class EditableNode {
     return new EditableNode(found);
   }
 
+  rename(name: string): this {
+    Object.assign(this.flat, { name });
+    return this;
+  }
+
   add(name: string, properties: Readonly<Record<string, Uint8Array>> = {}): EditableNode {
     const flat: FlatNode = { name, properties: Object.entries(properties), children: [] };
     this.flat.children.push(flat);
