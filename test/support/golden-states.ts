@@ -53,8 +53,7 @@ const ioas: State['iommufds'][number]['ioases'][number] = {
   mappings: new MappingTable(),
 };
 
-/** By the name of the file, without its extension. */
-export const goldenStates: Readonly<Record<string, State>> = {
+const each: Readonly<Record<string, State>> = {
   'state-v1': empty,
   'arena-v1': {
     ...empty,
@@ -165,11 +164,36 @@ export const goldenStates: Readonly<Record<string, State>> = {
   },
 };
 
+const extentArena = each['arena-v1']?.arenas[2] as State['arenas'][number];
+
+/** By the name of the file, without its extension. */
+export const goldenStates: Readonly<Record<string, State>> = {
+  ...each,
+  everything: {
+    arenas: [...arenas, extentArena],
+    iommufds: each['ioas-v1']?.iommufds ?? [],
+    devices: [
+      ...(each.kept?.devices ?? []),
+      { ...device, address: pciAddress('0000:00:05.0'), addressSpace: { iommufd: 7, ioas: 12 } },
+    ],
+    sessions: each['session-v1']?.sessions ?? [],
+    drivers: each['driver-v1']?.drivers ?? [],
+    ...(each.kept?.kept && { kept: each.kept.kept }),
+  },
+};
+
 function areas(...list: [iova: bigint, length: bigint, prot: number][]): AreaTable {
   const table = new AreaTable();
   for (const [iova, length, prot] of list) table.push({ iova: iova as Iova, length, prot });
   return table;
 }
+
+/**
+ * `everything.dtb` as dtc 1.6.1 writes it from its own source, with a checksum that is right again:
+ * `dtc -I dtb -O dts everything.dtb | dtc -I dts -O dtb -V 16 -R 1 -p 60`. It has another order of blocks and strings,
+ * a version without the size of the structure, and bytes behind the last block.
+ */
+export const FROM_DTC = 'dtc';
 
 /** `rfc.dtb` */
 export const goldenRfc: RfcState = {

@@ -7,7 +7,7 @@ import { encodeState } from '../../src/keepalive/encode-state.js';
 import { exportRfc, importRfc } from '../../src/keepalive/rfc.js';
 import { RecordType } from '../../src/keepalive/saved-state.js';
 import { type FlatNode, readFlatTree } from '../support/flat-tree.js';
-import { goldenFile, goldenRfc, goldenStates } from '../support/golden-states.js';
+import { FROM_DTC, goldenFile, goldenRfc, goldenStates } from '../support/golden-states.js';
 import { plain } from '../support/random-state.js';
 
 const read = (name: string): Uint8Array => new Uint8Array(readFileSync(goldenFile(name)));
@@ -20,6 +20,10 @@ for (const [name, state] of Object.entries(goldenStates)) {
     t.strictSame(encodeState(decodeState(bytes)), bytes, 'and so after it was read');
   });
 }
+
+t.test('one that went through dtc', async t => {
+  t.strictSame(encodeState(decodeState(read(FROM_DTC))), read('everything'));
+});
 
 t.test('every record type has its golden file', async t => {
   const seen = new Set<string>();
