@@ -129,6 +129,8 @@ export function codecFdtOpen(at: usize, available: usize): i32 {
   for (let entry = reserveAt; ; entry += 16) {
     if (end - entry < 16) return fail(RESERVATIONS, at + RESERVE_OFFSET);
     if ((load<u64>(entry) | load<u64>(entry, 8)) == 0) break;
+    // The end for libfdt, and none by the specification.
+    if (load<u64>(entry, 8) == 0) return fail(RESERVATIONS, entry);
     reserveCount++;
   }
   if (structSized) {

@@ -69,7 +69,7 @@ const reasons: Readonly<Record<number, string>> = {
   4: 'it is a device tree of a version other than 16 and 17',
   5: 'one of its blocks is misaligned, or lies beyond its end',
   6: 'its blocks overlap',
-  7: 'the list of memory reservations does not end',
+  7: 'the list of memory reservations does not end, or has an empty one',
   10: 'there is no such token',
   11: 'a name is empty, does not end, is longer than 255 characters, or has characters that names do not have',
   12: 'nodes are nested more than 64 deep',

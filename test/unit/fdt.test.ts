@@ -151,6 +151,7 @@ t.test('what is not a flattened device tree is refused, with the place', async t
     ['reservations beyond the end', build(good, 'p\0', set([4, 0xffff_fff8])), /block/, 16],
     ['reservations misaligned', build(good, 'p\0', set([4, 44])), /block/, 16],
     ['reservations without end', build(good, 'p\0', set([4, 56])), /reservations does not end/, 16],
+    ['an empty reservation', build(good, 'p\0', header => header.setUint32(44, 1)), /empty one/, 40],
     ['reservations on the header', build(good, 'p\0', set([4, 32], [8, 0], [9, 0])), /overlap/, 16],
     ['structure on the header', build(good, 'p\0', set([2, 0], [9, 4])), /overlap/, 8],
     ['structure on the reservations', build(good, 'p\0', set([2, 52], [9, 8])), /overlap/, 8],

@@ -44,6 +44,14 @@ const toBuild: readonly Tool[] = [
   { package: 'lz4', command: 'lz4' },
 ];
 
+/** To compare flattened device trees with those of others. */
+const forTrees: readonly Tool[] = [
+  { package: 'device-tree-compiler', command: 'dtc' },
+  { package: 'libfdt-dev' },
+  { package: 'gcc', command: 'gcc' },
+  { package: 'libc6-dev' },
+];
+
 const installedPackages = async (names: readonly string[]): Promise<ReadonlySet<string>> => {
   if (names.length === 0) return new Set();
   // It exits 1 when it knows nothing of one of them, and still prints the others.
@@ -83,10 +91,10 @@ const install = async (packages: readonly string[]): Promise<void> => {
   );
 };
 
-/** Makes sure the programs to run VMs (and, with `build`, to build a kernel) are there. */
+/** Makes sure the programs to run VMs and to compare device trees (and, with `build`, to build a kernel) are there. */
 export const ensureTools = async (options: { readonly build?: boolean } = {}): Promise<void> => {
-  const tools = options.build === true ? [...toRun, ...toBuild] : toRun;
-  const missing = await missingOf(tools);
+  const tools = options.build === true ? [...toRun, ...forTrees, ...toBuild] : [...toRun, ...forTrees];
+  const missing = await missingOf([...new Map(tools.map(tool => [tool.package, tool])).values()]);
   if (missing.length > 0) await install(missing);
 };
 
