@@ -4,9 +4,12 @@
  */
 import { readFileSync } from 'node:fs';
 import {
+  allocateIova,
   claim,
   type Device,
   DmaArena,
+  type DmaArenaOptions,
+  type DmaMemoryOptions,
   Ioas,
   type Iova,
   iova,
@@ -89,14 +92,15 @@ class Twins implements Disposable {
   }
 
   /** Maps memory of an {@link arena}. */
-  map(memory: Uint8Array, options: MapOptions = {}): Iova {
-    const at = this.space.map(linux().addressOf(memory), memory.length, options);
+  map(memory: Uint8Array, options: DmaMemoryOptions = {}): Iova {
+    const at = options.iova ?? allocateIova(this.space, memory.length);
+    this.space.map(linux().addressOf(memory), memory.length, at, options);
     this.#changes.push({ at, memory, options });
     return at;
   }
 
   /** Memory of its own, all of it in use, and mapped. */
-  arena(size: number, options: MapOptions & { pageSize?: PageSize } = {}): Uint8Array {
+  arena(size: number, options: DmaArenaOptions = {}): Uint8Array {
     const arena = DmaArena.create(this.space, size, options);
     this.#arenas.push(arena);
     const memory = new Uint8Array(arena.buffer);
@@ -106,8 +110,9 @@ class Twins implements Disposable {
   }
 
   /** Maps `memory`, which `source` maps, again. */
-  copy(source: Iova, memory: Uint8Array, options: MapOptions = {}): Iova {
-    const at = this.space.copy(this.space, source, memory.length, options);
+  copy(source: Iova, memory: Uint8Array, options: DmaMemoryOptions & { readonly iova: Iova }): Iova {
+    const at = options.iova;
+    this.space.copy(this.space, source, memory.length, at, options);
     this.#changes.push({ at, memory, options });
     return at;
   }
