@@ -215,11 +215,11 @@ function sameButEmptyTables(t: Test, twins: Twins): Dump {
   return kernel;
 }
 
-/** Leaves of at least `size` bytes. */
-function leavesFrom(dump: Dump, size: number): number {
-  let count = 0;
-  for (const [leaf, leaves] of leafSizes(dump.format, dump.entries)) if (leaf >= size) count += leaves;
-  return count;
+/** How much is mapped by leaves of at least `size` bytes. */
+function bytesInLeaves(dump: Dump, size: number): number {
+  let bytes = 0;
+  for (const [leaf, count] of leafSizes(dump.format, dump.entries)) if (leaf >= size) bytes += leaf * count;
+  return bytes;
 }
 
 /** Opens the device anew for each test: an empty table. */
@@ -263,7 +263,7 @@ t.test(`page tables, ${profile}`, async t => {
   await t.test('huge pages, aligned and not', async t => {
     await withTwins(twins => {
       const huge = twins.arena(8 * MIB, { pageSize: PageSize.Huge2M, iova: iova(0x4000_0000n) });
-      t.ok(leavesFrom(same(t, twins), 2 * MIB) >= 1, 'the kernel uses large leaves');
+      t.equal(bytesInLeaves(same(t, twins), 2 * MIB), huge.length, 'the kernel uses large leaves');
       // The same memory at IOVAs that are aligned to less and less: to what extent shows in the sizes.
       for (const [index, shift] of [MIB, 256 * 1024, 64 * 1024, 8192, 4096].entries()) {
         const start = 0x5000_0000n + (BigInt(index) << 24n);
@@ -291,7 +291,7 @@ t.test(`page tables, ${profile}`, async t => {
         else t.comment(`${hex(at)} is beyond the aperture`);
       };
       place(small, bottom);
-      // Small pages and huge pages on both sides of boundaries of all levels: 1 GiB, 512 GiB and (none) 64 TiB.
+      // Small pages and huge pages on both sides of where tables of one level and of the next meet, and high up.
       for (const boundary of [2n * GIB, 1536n * GIB, 0x4000_0000_0000n]) {
         place(small.subarray(0, 2 * PAGE), boundary - BigInt(PAGE));
         place(small.subarray(2 * PAGE, 10 * PAGE), boundary - BigInt(2 * MIB + 4 * PAGE));
@@ -334,7 +334,7 @@ t.test(`page tables, ${profile}`, async t => {
       twins.space.hugePages = false;
       twins.arena(4 * MIB, { pageSize: PageSize.Huge2M });
       twins.arena(64 * PAGE);
-      t.equal(leavesFrom(same(t, twins), 2 * PAGE), 0);
+      t.equal(bytesInLeaves(same(t, twins), 2 * PAGE), 0);
     });
   });
 
@@ -342,7 +342,7 @@ t.test(`page tables, ${profile}`, async t => {
   await t.test('a page of 1 GiB', { skip: giant === '0' && 'none is reserved' }, async t => {
     await withTwins(twins => {
       const gib = twins.arena(2 ** 30, { pageSize: PageSize.Huge1G, iova: iova(2n * GIB) });
-      t.equal(leavesFrom(same(t, twins), 2 ** 30), 1, 'one leaf');
+      t.equal(bytesInLeaves(same(t, twins), 2 ** 30), 2 ** 30, 'one leaf');
       twins.map(gib.subarray(4 * MIB), { iova: iova(10n * GIB + BigInt(4 * MIB)) });
       twins.map(gib.subarray(PAGE, 2 ** 30 - 3 * MIB), { iova: iova(12n * GIB + BigInt(PAGE)) });
       twins.map(gib.subarray(0, 2 ** 29), { iova: iova(14n * GIB + BigInt(2 ** 29)) });
@@ -395,7 +395,11 @@ t.test(`page tables, ${profile}`, async t => {
         twins.unmap(at, length);
         sameButEmptyTables(t, twins);
         twins.map(huge, { iova: at });
-        t.ok(leavesFrom(sameButEmptyTables(t, twins), 2 * MIB) >= 2, 'the kernel puts it there');
+        t.equal(
+          bytesInLeaves(sameButEmptyTables(t, twins), 2 * MIB),
+          2 * huge.length,
+          'the kernel puts it there',
+        );
         twins.unmap(at, 4 * MIB);
       }
       sameButEmptyTables(t, twins);
