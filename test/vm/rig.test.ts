@@ -147,7 +147,7 @@ await t.test('vm.js ends a silent guest', async t => {
 await t.test('vm.js explains wrong arguments', async t => {
   const { code, stderr } = await vm('--profile', 'sparc', '--', 'true');
   t.equal(code, 2);
-  t.match(stderr, '--profile is one of vtd, vtd-scalable, amd, noiommu, legacy');
+  t.match(stderr, '--profile is one of vtd, vtd-scalable, vtd-first-stage, amd, noiommu, legacy');
 });
 
 for (const signal of ['SIGTERM', 'SIGINT', 'SIGKILL'] as const) {
