@@ -4,10 +4,9 @@ import {
   DIRTY,
   FREE,
   HOLE,
-  KIND0,
-  KIND1,
   LONGEST,
   MIXED,
+  ORDER,
   PREFIX,
   RECYCLING,
   START,
@@ -15,17 +14,18 @@ import {
   UNUSED,
   bitOf,
   childAt,
-  fullOrder,
   has,
   kindAt,
-  orderOf,
+  otherThanAllocated,
+  roomAt,
+  slotBits,
   withinSlot,
 } from './layout';
 import { kindOfStart } from './find';
-import { nodeOrder, wordOrder } from './order';
-import { leafCount, nodeCount, poolIsSound } from './pool';
+import { computedOrder, wordOrder } from './order';
+import { BOTTOM, CHUNK, LEAVES, UPPER, inUse, poolIsSound } from './pool';
 import { chunkCount, queued, ticketFirst, ticketNow } from './recycling';
-import { blocksOf, lowestNode, root, rootLevel, unitsOf } from './tree';
+import { blocksOf, freeUnits, lowestNode, root, rootLevel, unitsOf } from './tree';
 
 /** Two of free, mixed and start in one place, or a kind without a start. */
 export const BAD_MASKS: i32 = 1;
@@ -43,8 +43,9 @@ export const BAD_QUEUE: i32 = 9;
 
 const UNITS: usize = memory.data(8 * 5, 16);
 const BLOCKS: usize = memory.data(8 * 5, 16);
-let nodes: u32 = 0;
-let leaves: u32 = 0;
+let upper: u32 = 0;
+let bottom: u32 = 0;
+let groups: u32 = 0;
 /** Kind of the unit before; -1 before the first. */
 let previous: i32 = -1;
 let where: u64 = 0;
@@ -64,11 +65,11 @@ export function checkedUnit(): u64 {
 }
 
 /** A slot or unit without child. */
-function checkUniform(at: usize, bit: u64, size: u64): i32 {
+function checkUniform(at: usize, level: i32, bit: u64, size: u64): i32 {
   if (has(at, FREE, bit)) {
     previous = UNUSED;
   } else if (has(at, START, bit)) {
-    const kind = kindAt(at, bit);
+    const kind = kindAt(at, level, bit);
     if (kind == HOLE && previous == HOLE) return BAD_BLOCK;
     previous = kind;
     add(BLOCKS, kind, 1);
@@ -79,17 +80,23 @@ function checkUniform(at: usize, bit: u64, size: u64): i32 {
   return 0;
 }
 
+/** That a slot is in the rooms below its order, and in no other. */
+function roomsAre(node: usize, level: i32, bit: u64, order: i32): bool {
+  for (let k = 0; k < slotBits(level); k++) if (((roomAt(node, level, k) & bit) != 0) != (k < order)) return false;
+  return true;
+}
+
 function checkNode(at: usize, level: i32, base: u64): i32 {
   where = base;
   const free = load<u64>(at, FREE);
   const start = load<u64>(at, START);
   const mixed = level == 0 ? 0 : load<u64>(at, MIXED);
   if ((free & mixed) != 0 || ((free | mixed) & start) != 0) return BAD_MASKS;
-  if (((load<u64>(at, KIND0) | load<u64>(at, KIND1)) & ~start) != 0) return BAD_MASKS;
   // The root alone may be free throughout, or within one block.
   if (level < rootLevel && (free == ALL || (free | mixed | (start & ~1)) == 0)) return NOT_JOINED;
-  if (level == 0) leaves++;
-  else nodes++;
+  if (level == 1) bottom++;
+  else if (level > 1) upper++;
+  if (level > 0 && load<u64>(at, ORDER) != computedOrder(at, level)) return BAD_ORDER;
   const size = withinSlot(level) + 1;
   let isFirst = true;
   let run: u64 = 0;
@@ -99,14 +106,16 @@ function checkNode(at: usize, level: i32, base: u64): i32 {
   for (let slot = 0; slot < 64; slot++) {
     const bit = bitOf(slot);
     where = base + (<u64>slot) * size;
+    if (level == 1 && (slot & 7) == 0 && ((mixed >> (<u64>slot)) & 0xff) != 0) groups++;
+    const kind = kindAt(at, level, bit);
+    if (has(at, START, bit) ? (kind != 0) != ((otherThanAllocated(at, level) & bit) != 0) : kind != 0 || (level > 0 && (otherThanAllocated(at, level) & bit) != 0)) return BAD_MASKS;
     if ((mixed & bit) != 0) {
-      const child = childAt(at, slot);
+      const child = childAt(at, level, slot);
       const status = checkNode(child, level - 1, where);
       if (status != 0) return status;
       where = base + (<u64>slot) * size;
       if (level > 1 && load<u64>(child, LONGEST) == DIRTY) dirtyBelow = true;
-      const order = level == 1 ? wordOrder(load<u64>(child, FREE)) : nodeOrder(child, level - 1);
-      if (orderOf(at, slot) != order) return BAD_ORDER;
+      if (!roomsAre(at, level, bit, level == 1 ? wordOrder(load<u64>(child, FREE)) : <i32>load<u64>(child, ORDER))) return BAD_ORDER;
       run += prefix;
       if (isFirst) before = run;
       most = max(most, max(run, longest));
@@ -114,10 +123,10 @@ function checkNode(at: usize, level: i32, base: u64): i32 {
       isFirst = false;
       continue;
     }
-    const status = checkUniform(at, bit, size);
+    const status = checkUniform(at, level, bit, size);
     if (status != 0) return status;
     const isFree = (free & bit) != 0;
-    if (level > 0 && orderOf(at, slot) != (isFree ? fullOrder(level) : 0)) return BAD_ORDER;
+    if (level > 0 && !roomsAre(at, level, bit, 0)) return BAD_ORDER;
     if (isFree) {
       run += size;
     } else {
@@ -145,19 +154,21 @@ export function checkAll(): i32 {
     store<u64>(UNITS + ((<usize>kind) << 3), 0);
     store<u64>(BLOCKS + ((<usize>kind) << 3), 0);
   }
-  nodes = leaves = 0;
+  upper = bottom = groups = 0;
   previous = -1;
   const status = checkNode(root(), rootLevel, 0);
   if (status != 0) return status;
   where = 0;
   for (let kind = 0; kind <= UNUSED; kind++) {
-    if (load<u64>(UNITS + ((<usize>kind) << 3)) != unitsOf(kind)) return BAD_COUNTS;
+    const units = load<u64>(UNITS + ((<usize>kind) << 3));
+    if (units != (kind == UNUSED ? freeUnits() : unitsOf(kind))) return BAD_COUNTS;
     if (kind != UNUSED && load<u64>(BLOCKS + ((<usize>kind) << 3)) != blocksOf(kind)) return BAD_COUNTS;
   }
-  if (!poolIsSound() || leaves != leafCount() || nodes + chunkCount() != nodeCount()) return BAD_POOL;
+  if (!poolIsSound() || upper != inUse(UPPER) || bottom != inUse(BOTTOM)) return BAD_POOL;
+  if (groups != inUse(LEAVES) || chunkCount() != inUse(CHUNK)) return BAD_POOL;
   let node = root();
   for (let level = rootLevel - 1; level > 0; level--) {
-    node = node != 0 && has(node, MIXED, 1) ? childAt(node, 0) : 0;
+    node = node != 0 && has(node, MIXED, 1) ? childAt(node, level + 1, 0) : 0;
     if (lowestNode(level) != node) return BAD_LOWEST;
   }
   const waiting = ticketNow() - ticketFirst();

@@ -11,7 +11,7 @@ import {
   childAt,
   has,
   kindAt,
-  setKind,
+  setKinds,
   slotBits,
   slotOf,
   withinSlot,
@@ -36,7 +36,7 @@ function descend(unit: u64): void {
     if (level == 0) break;
     const slot = slotOf(unit, level);
     if (!has(node, MIXED, bitOf(slot))) break;
-    node = childAt(node, slot);
+    node = childAt(node, level, slot);
     level--;
   }
   depth = level;
@@ -64,7 +64,7 @@ function endAfter(unit: u64, inFree: bool): u64 {
       const found = <i32>ctz(slots);
       end |= (<u64>found) << (<u64>slotBits(below));
       if ((mixedOf(node, below) & bitOf(found)) == 0) return end;
-      node = childAt(node, found);
+      node = childAt(node, below, found);
       below--;
       slots = ends(node, below, inFree);
     }
@@ -88,7 +88,7 @@ function startBefore(unit: u64, inFree: bool): u64 {
       start |= (<u64>found) << (<u64>slotBits(below));
       // A free run starts after the last unit that is not free.
       if ((mixedOf(node, below) & bitOf(found)) == 0) return inFree ? start + withinSlot(below) + 1 : start;
-      node = childAt(node, found);
+      node = childAt(node, below, found);
       below--;
       slots = beginnings(node, below, inFree);
     }
@@ -117,7 +117,7 @@ export function findBlock(unit: u64): i32 {
   foundLast = endAfter(unit, inFree) - 1;
   if (inFree) return UNUSED;
   descend(foundFirst);
-  return kindAt(nodeAt(depth), bitOf(slotOf(foundFirst, depth)));
+  return kindAt(nodeAt(depth), depth, bitOf(slotOf(foundFirst, depth)));
 }
 
 /** The end of the block that starts at `unit`, itself excluded. */
@@ -132,7 +132,7 @@ export function kindOfStart(unit: u64): i32 {
   const bit = bitOf(slotOf(unit, depth));
   const node = nodeAt(depth);
   if ((unit & withinSlot(depth)) != 0 || !has(node, START, bit)) return UNUSED;
-  return kindAt(node, bit);
+  return kindAt(node, depth, bit);
 }
 
 /** Changes the kind of the block that starts at `unit`. */
@@ -140,7 +140,7 @@ export function changeKind(unit: u64, kind: i32): void {
   descend(unit);
   const bit = bitOf(slotOf(unit, depth));
   assert(kind <= HOLE && has(nodeAt(depth), START, bit));
-  setKind(nodeAt(depth), bit, kind);
+  setKinds(nodeAt(depth), depth, bit, kind);
 }
 
 /** That `first..last` is free throughout. */

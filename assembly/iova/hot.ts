@@ -1,198 +1,267 @@
 /**
- * Allocating and freeing where the tree need not be walked from its root, which is nearly always: the lowest aligned
- * block, and blocks that lie in one leaf or in whole slots of one node. The results are those of the general way.
+ * The usual calls, again, for speed: allocations that begin in a leaf or at a slot of a node at level 1, where there is
+ * such a node already, and the freeing of what lies in one of them. They need not walk from the root, nor back to it,
+ * and are written out for their levels. What they leave to the general way gives the same results there.
  */
 import {
-  ALL,
   ALLOCATED,
+  BOTTOM_ROOMS,
+  CHILDREN,
   DIRTY,
   FREE,
-  KIND0,
+  LEAF_KINDS,
   KIND1,
   LONGEST,
-  MAX_LEVEL,
   MIXED,
   NONE,
+  ORDER,
+  OTHER,
+  PARENT,
+  ROOMS,
   START,
-  UNUSED,
   bitOf,
   bitsOf,
-  childAt,
   fullOrder,
-  has,
-  orderOf,
-  setOrder,
+  leafAt,
   slotBits,
   slotOf,
-  withinSlot,
 } from './layout';
-import { fitting, nodeOrder, wordOrder } from './order';
-import { join, lowestNode, rootLevel, split, turn } from './tree';
+import { alignedRuns, computedOrder, setRooms, wordOrder } from './order';
+import { join, lowestNode, rootLevel, split, tally } from './tree';
 
-/** The nodes of the way down from `top`, by level; those above are the lowest of their level. */
-const PATH: usize = memory.data(4 * (MAX_LEVEL + 1), 16);
-let top: i32 = 0;
+/** Level of the lowest nodes with children in a table. */
+const UPPER_LEVEL: i32 = 2;
+/** Of the blocks that fit in a node at level 1, log2 of the largest. */
+const MOST: i32 = 11;
 /**
  * For each k the level at which to begin the search, among the lowest nodes. It only saves steps: a block below a
  * lowest node is lower than all that are not, and without one the search goes on a level above.
  */
-const BEGIN: usize = memory.data(64, 16);
-
-@inline function setPath(level: i32, node: usize): void {
-  store<u32>(PATH + ((<usize>level) << 2), <u32>node);
-}
-@inline function parentAt(level: i32): usize {
-  return level <= top ? <usize>load<u32>(PATH + ((<usize>level) << 2)) : lowestNode(level);
-}
-
-/** The lowest level, but leaves, that has aligned blocks of 2^k units in its slots or of them. */
-@inline function leastLevel(k: i32): i32 {
-  return k < 12 ? 1 : <i32>(<u32>k / 6);
-}
+const BEGIN: usize = memory.data(16, 16);
 
 export function resetHot(): void {
-  for (let k = 0; k < 64; k++) store<u8>(BEGIN + (<usize>k), <u8>min(leastLevel(k), rootLevel));
+  memory.fill(BEGIN, <u8>UPPER_LEVEL, MOST + 1);
 }
 
-/** Marks the runs of a node and of those above as changed. */
-@inline function soil(level: i32): void {
-  if (level == 0) level = 1;
-  for (; level <= rootLevel; level++) {
-    const node = parentAt(level);
-    if (load<u64>(node, LONGEST) == DIRTY) break;
-    store<u64>(node, DIRTY, LONGEST);
+/** Marks the runs of a node at level 1 and of those above as changed. */
+@inline function soil(node: usize, parent: usize): void {
+  if (load<u64>(node, LONGEST) != DIRTY) soilAll(node, parent);
+}
+function soilAll(node: usize, parent: usize): void {
+  store<u64>(node, DIRTY, LONGEST);
+  for (let above = parent; above != 0 && load<u64>(above, LONGEST) != DIRTY; above = <usize>load<u32>(above, PARENT)) {
+    store<u64>(above, DIRTY, LONGEST);
   }
 }
 
-/** Carries a new order of the node at `level` upwards, as far as it makes a difference. */
-function carry(level: i32, unit: u64, order: i32): void {
-  while (level < rootLevel) {
-    const child = parentAt(level);
-    level++;
-    const node = parentAt(level);
+/** Carries upwards that `child`, at level 1 on the way to `unit`, now has the order `order`. */
+function carry(child: usize, parent: usize, unit: u64, order: i32): void {
+  for (let level = UPPER_LEVEL; ; level++) {
+    const before = <i32>load<u64>(child, ORDER);
+    if (before == order) return;
+    store<u64>(child, order, ORDER);
+    if (parent == 0) return;
     const slot = slotOf(unit, level);
-    if (orderOf(node, slot) == order) return;
-    if (order == fullOrder(level)) join(node, level, slot, child);
-    setOrder(node, slot, order);
-    order = nodeOrder(node, level);
+    if (order == fullOrder(level)) {
+      join(parent, level, slot, child);
+      setRooms(parent, level, slot, 0);
+    } else {
+      const bit = bitOf(slot);
+      const rooms = parent + ROOMS;
+      const to = rooms + ((<usize>max(before, order)) << 3);
+      for (let at = rooms + ((<usize>min(before, order)) << 3); at < to; at += 8) store<u64>(at, load<u64>(at) ^ bit);
+    }
+    order = computedOrder(parent, level);
+    child = parent;
+    parent = <usize>load<u32>(child, PARENT);
   }
+}
+
+@inline function setRoom(node: usize, k: usize, others: u64, bit: u64): u64 {
+  const room = (load<u64>(node + (k << 3), BOTTOM_ROOMS) & others) | bit;
+  store<u64>(node + (k << 3), room, BOTTOM_ROOMS);
+  return room;
+}
+
+/** Notes in a node at level 1 the order of a leaf, 0 for one that is no more, and carries its own upwards. */
+@inline function settle(node: usize, parent: usize, unit: u64, bit: u64, order: i32): void {
+  const others = ~bit;
+  const a = setRoom(node, 0, others, order > 0 ? bit : 0);
+  const b = setRoom(node, 1, others, order > 1 ? bit : 0);
+  const c = setRoom(node, 2, others, order > 2 ? bit : 0);
+  const d = setRoom(node, 3, others, order > 3 ? bit : 0);
+  const e = setRoom(node, 4, others, order > 4 ? bit : 0);
+  const f = setRoom(node, 5, others, order > 5 ? bit : 0);
+  soil(node, parent);
+  const free = load<u64>(node, FREE);
+  const own =
+    free != 0
+      ? slotBits(1) + wordOrder(free)
+      : <i32>(a != 0) + <i32>(b != 0) + <i32>(c != 0) + <i32>(d != 0) + <i32>(e != 0) + <i32>(f != 0);
+  if (<i32>load<u64>(node, ORDER) != own) carry(node, parent, unit, own);
 }
 
 /**
- * Allocates `units` at the beginning of the lowest free block of 2^k units at a multiple of 2^k, which is
- * ceil(log2 units) or more. There must be memory for one change.
+ * Allocates `units` at the beginning of the lowest free block of 2^k units at a multiple of 2^k, k being
+ * ceil(log2 units), if that is the business of this module. There must be memory for one change.
  *
- * @returns the first unit, NONE without such a block
+ * @returns the first unit; NONE when it must be done the general way
  */
 export function allocateAligned(units: u64, k: i32): u64 {
-  if (k >= slotBits(rootLevel + 1)) return NONE;
+  if (k > MOST) return NONE;
+  const room = ROOMS + ((<usize>k) << 3);
   let level = <i32>load<u8>(BEGIN + (<usize>k));
-  let node = lowestNode(level);
+  let parent = lowestNode(level);
   let slots: u64 = 0;
   for (;;) {
-    if (node != 0) {
-      slots = fitting(node, level, k);
+    if (parent != 0) {
+      slots = load<u64>(parent, FREE) | load<u64>(parent + room);
       if (slots != 0) break;
     }
     if (level == rootLevel) return NONE;
-    node = lowestNode(++level);
+    parent = lowestNode(++level);
   }
-  top = level;
-  setPath(level, node);
-  let slot = <i32>ctz(slots);
-  store<u8>(BEGIN + (<usize>k), <u8>(slot == 0 && level > leastLevel(k) ? level - 1 : level));
-  let first = (<u64>slot) << (<u64>slotBits(level));
-  // New nodes are dirty, those that they hang on are not yet.
-  let old = level;
-  while (k < slotBits(level)) {
-    if (has(node, FREE, bitOf(slot))) {
-      node = split(node, level, slot);
-    } else {
-      node = childAt(node, slot);
-      old = level - 1;
-    }
-    setPath(--level, node);
-    slot = <i32>ctz(fitting(node, level, k));
-    first |= (<u64>slot) << (<u64>slotBits(level));
+  let unit = ctz(slots);
+  store<u8>(BEGIN + (<usize>k), <u8>(level - <i32>(unit == 0 && level > UPPER_LEVEL)));
+  let slot = unit;
+  for (; level > UPPER_LEVEL; level--) {
+    if (((load<u64>(parent, FREE) >> slot) & 1) != 0) return NONE;
+    parent = <usize>load<u32>(parent + ((<usize>slot) << 2), CHILDREN);
+    slot = ctz(load<u64>(parent, FREE) | load<u64>(parent + room));
+    unit = (unit << 6) | slot;
   }
-  // The block begins at this slot: whole slots, and what is less than one of them in the next, and so on downwards.
-  let rest = units;
-  let start = bitOf(slot);
-  for (;;) {
-    const whole = <i32>(rest >> (<u64>slotBits(level)));
-    if (whole != 0) {
-      store<u64>(node, load<u64>(node, FREE) & ~bitsOf(slot, slot + whole), FREE);
-      store<u64>(node, load<u64>(node, START) | start, START);
-      start = 0;
-      if (level != 0) for (let each = slot; each < slot + whole; each++) setOrder(node, each, 0);
-    }
-    rest &= withinSlot(level);
-    if (rest == 0) break;
-    node = split(node, level, slot + whole);
-    setPath(--level, node);
-    slot = 0;
-    if (start != 0) start = 1;
+  if (((load<u64>(parent, FREE) >> slot) & 1) != 0) return NONE;
+  const node = <usize>load<u32>(parent + ((<usize>slot) << 2), CHILDREN);
+  const free = load<u64>(node, FREE);
+  if (k > 5) {
+    slot = ctz(alignedRuns(free, k - 6));
+    unit = (unit << 12) | (slot << 6);
+    const whole = units >> 6;
+    const rest = units & 63;
+    if (rest != 0 || whole == 0) return occupyInBottom(node, parent, unit, whole, rest);
+    store<u64>(node, free & ~bitsOf(<i32>slot, <i32>(slot + whole)), FREE);
+    store<u64>(node, load<u64>(node, START) | ((<u64>1) << slot), START);
+    soil(node, parent);
+    carry(node, parent, unit, computedOrder(node, 1));
+  } else {
+    slot = ctz(free | load<u64>(node + ((<usize>k) << 3), BOTTOM_ROOMS));
+    const bit = (<u64>1) << slot;
+    const leaf = (free & bit) != 0 ? split(node, 1, <i32>slot) : leafAt(node, <i32>slot);
+    unit = (unit << 6) | slot;
+    const before = load<u64>(leaf, FREE);
+    slot = ctz(alignedRuns(before, k));
+    unit = (unit << 6) | slot;
+    const after = before & ~bitsOf(<i32>slot, <i32>(slot + units));
+    store<u64>(leaf, after, FREE);
+    store<u64>(leaf, load<u64>(leaf, START) | ((<u64>1) << slot), START);
+    settle(node, parent, unit, bit, wordOrder(after));
   }
-  soil(old);
-  carry(level, first + units - 1, level == 0 ? wordOrder(load<u64>(node, FREE)) : nodeOrder(node, level));
-  turn(UNUSED, ALLOCATED, units);
-  return first;
+  tally(ALLOCATED, units, 1);
+  return unit;
 }
 
-/** That the block before ends at the first unit of `at`, whose slot is mixed: another starts there, or nothing. */
-function endsAtFirst(at: usize, level: i32): bool {
-  for (; level > 0 && (load<u64>(at, MIXED) & 1) != 0; level--) at = childAt(at, 0);
-  return ((load<u64>(at, FREE) | load<u64>(at, START)) & 1) != 0;
+/** Whole slots and a part of the next, or just that. */
+function occupyInBottom(node: usize, parent: usize, unit: u64, whole: u64, rest: u64): u64 {
+  const slot = slotOf(unit, 1);
+  const next = slot + <i32>whole;
+  let start = bitOf(slot);
+  if (whole != 0) {
+    store<u64>(node, load<u64>(node, FREE) & ~bitsOf(slot, next), FREE);
+    store<u64>(node, load<u64>(node, START) | start, START);
+    start = 0;
+  }
+  const leaf = split(node, 1, next);
+  store<u64>(leaf, ~bitsOf(0, <i32>rest), FREE);
+  store<u64>(leaf, <u64>(start != 0), START);
+  settle(node, parent, unit, bitOf(next), wordOrder(load<u64>(leaf, FREE)));
+  tally(ALLOCATED, (whole << 6) + rest, 1);
+  return unit;
+}
+
+/** That what is before it ends at a leaf: another block starts there, or nothing. */
+@inline function endsAtLeaf(leaf: usize): bool {
+  return ((load<u64>(leaf, FREE) | load<u64>(leaf, START)) & 1) != 0;
+}
+
+/** That what reaches to the end of slot `slot` of a node at level 1 does not go on in the next. */
+@inline function endsAfter(node: usize, slot: i32): bool {
+  // What the next node says is left to the general way.
+  if (slot == 63) return false;
+  const next = bitOf(slot + 1);
+  if ((load<u64>(node, MIXED) & next) != 0) return endsAtLeaf(leafAt(node, slot + 1));
+  return ((load<u64>(node, FREE) | load<u64>(node, START)) & next) != 0;
+}
+
+/** That what reaches to the end of a node at level 1 does not go on in the next. */
+function endsAfterNode(parent: usize, unit: u64): bool {
+  const slot = slotOf(unit, UPPER_LEVEL);
+  if (slot == 63) return false;
+  const next = bitOf(slot + 1);
+  if ((load<u64>(parent, MIXED) & next) == 0) return ((load<u64>(parent, FREE) | load<u64>(parent, START)) & next) != 0;
+  const node = <usize>load<u32>(parent + ((<usize>slot + 1) << 2), CHILDREN);
+  if ((load<u64>(node, MIXED) & 1) != 0) return endsAtLeaf(leafAt(node, 0));
+  return ((load<u64>(node, FREE) | load<u64>(node, START)) & 1) != 0;
 }
 
 /**
- * Frees the allocation that starts at `unit`, if it lies in one node.
+ * Frees the allocation that starts at `unit`, if that is the business of this module.
  *
  * @returns its units; 0 when it must be freed the general way, if it is an allocation at all
  */
 export function freeWithinNode(unit: u64): u64 {
-  // The lowest level whose lowest node spans the unit.
-  let level = max(<i32>((<u32>(63 - <i32>clz(unit | 1))) / 6), 1);
-  let node = lowestNode(level);
-  while (node == 0) node = lowestNode(++level);
-  top = level;
-  setPath(level, node);
-  let slot = slotOf(unit, level);
-  while (has(node, MIXED, bitOf(slot))) {
-    node = childAt(node, slot);
-    setPath(--level, node);
-    slot = slotOf(unit, level);
-    if (level == 0) break;
+  // From the lowest level whose lowest node spans the unit.
+  let level = max(<i32>((<u32>(63 - <i32>clz(unit | 1))) / 6), UPPER_LEVEL);
+  let parent = lowestNode(level);
+  while (parent == 0) parent = lowestNode(++level);
+  let bits = <u64>slotBits(level);
+  let slot = (unit >> bits) & 63;
+  for (; bits != 12; ) {
+    if (((load<u64>(parent, MIXED) >> slot) & 1) == 0) return 0;
+    parent = <usize>load<u32>(parent + ((<usize>slot) << 2), CHILDREN);
+    bits -= 6;
+    slot = (unit >> bits) & 63;
   }
-  const bit = bitOf(slot);
-  if ((load<u64>(node, START) & ~(load<u64>(node, KIND0) | load<u64>(node, KIND1)) & bit) == 0) return 0;
-  if ((unit & withinSlot(level)) != 0) return 0;
-  const above = (ALL << (<u64>slot)) << 1;
-  let end = 64;
-  const mixed = level == 0 ? 0 : load<u64>(node, MIXED);
-  const ends = (load<u64>(node, FREE) | load<u64>(node, START) | mixed) & above;
-  if (ends != 0) {
-    end = <i32>ctz(ends);
-    if ((mixed & bitOf(end)) != 0 && !endsAtFirst(childAt(node, end), level - 1)) return 0;
-  } else {
-    // To the end of the node: whether it goes on, the next slot of the one above tells.
-    if (level == rootLevel) return 0;
-    const parent = parentAt(level + 1);
-    const next = slotOf(unit, level + 1) + 1;
-    if (next == 64) return 0;
-    if (has(parent, MIXED, bitOf(next))) {
-      if (!endsAtFirst(childAt(parent, next), level)) return 0;
-    } else if (((load<u64>(parent, FREE) | load<u64>(parent, START)) & bitOf(next)) == 0) {
-      return 0;
+  if (((load<u64>(parent, MIXED) >> slot) & 1) == 0) return 0;
+  const node = <usize>load<u32>(parent + ((<usize>slot) << 2), CHILDREN);
+  const bottomSlot = slotOf(unit, 1);
+  const bottomBit = bitOf(bottomSlot);
+  const mixed = load<u64>(node, MIXED);
+  let units: u64 = 0;
+  if ((mixed & bottomBit) != 0) {
+    const leaf = leafAt(node, bottomSlot);
+    const start = load<u64>(leaf, START);
+    const bit = (<u64>1) << (unit & 63);
+    if ((start & ~(load<u64>(leaf, LEAF_KINDS) | load<u64>(leaf, LEAF_KINDS + KIND1)) & bit) == 0) return 0;
+    const free = load<u64>(leaf, FREE);
+    // All the bits from the start on, but for those from the next one that is set: none in the last block of a leaf.
+    const ends = (free | start) & (-bit << 1);
+    if (ends == 0 && !endsAfter(node, bottomSlot)) return 0;
+    const own = -bit & ((ends & -ends) - 1);
+    const after = free | own;
+    units = popcnt(own);
+    store<u64>(leaf, after, FREE);
+    store<u64>(leaf, start & ~bit, START);
+    let order = wordOrder(after);
+    if (order == fullOrder(1)) {
+      join(node, 1, bottomSlot, leaf);
+      order = 0;
     }
+    settle(node, parent, unit, bottomBit, order);
+  } else {
+    const start = load<u64>(node, START);
+    if ((unit & 63) != 0 || (start & ~load<u64>(node, OTHER) & bottomBit) == 0) return 0;
+    const free = load<u64>(node, FREE);
+    const ends = (free | start | mixed) & (-bottomBit << 1);
+    const end = ends & -ends;
+    if ((mixed & end) != 0 ? !endsAtLeaf(leafAt(node, <i32>ctz(end))) : end == 0 && !endsAfterNode(parent, unit)) return 0;
+    const own = -bottomBit & (end - 1);
+    units = popcnt(own) << 6;
+    store<u64>(node, free | own, FREE);
+    store<u64>(node, start & ~bottomBit, START);
+    soil(node, parent);
+    const order = slotBits(1) + wordOrder(free | own);
+    if (<i32>load<u64>(node, ORDER) != order) carry(node, parent, unit, order);
   }
-  const free = load<u64>(node, FREE) | bitsOf(slot, end);
-  store<u64>(node, free, FREE);
-  store<u64>(node, load<u64>(node, START) & ~bit, START);
-  if (level != 0) for (let each = slot; each < end; each++) setOrder(node, each, fullOrder(level));
-  soil(level);
-  carry(level, unit, slotBits(level) + wordOrder(free));
-  const units = (<u64>(end - slot)) << (<u64>slotBits(level));
-  turn(ALLOCATED, UNUSED, units);
+  tally(ALLOCATED, -units, -1);
   return units;
 }

@@ -5,37 +5,56 @@
  * per node, shaped like a page table: level 0 is a leaf of 64 units, a slot of a node at level l is 64^l units, and the
  * root, which is always there, spans the space.
  *
- *      leaf, 32 bytes                                   node, 384 bytes
+ *      leaf, 32 bytes                                   node, 896 bytes, 192 at level 1
  *      +0   u64 free    the unit is free                +0   u64 free    the slot is free throughout
  *      +8   u64 start   a block starts here             +8   u64 start   a block starts here and covers the slot
- *      +16  u64 kind0   kind of the block that          +16  u64 kind0   as in a leaf
- *      +24  u64 kind1   starts here, 0 elsewhere        +24  u64 kind1
- *                                                       +32  u64 mixed   the slot has a child
- *                                                       +40  u64 prefix  free units at its beginning,
- *                                                       +48  u64 longest its longest free run (DIRTY: not known),
- *                                                       +56  u64 suffix  and free units at its end
- *                                                       +64  u8[64] order of each slot
- *                                                       +128 u32[64] child of each mixed slot
+ *      +16  u64 kind0   kind of the block that          +16  u64 mixed   the slot has a child
+ *      +24  u64 kind1   starts here, 0 elsewhere        +24  u64 other   a block starts here that is not allocated
+ *                                                       +32  u32[8] groups of leaves, at level 1
+ *                                                       +32  u32 parent, from level 2 on, 0 for the root
+ *                                                       +64  u64 longest its longest free run (DIRTY: not known)
+ *                                                       +72  u64 order   of the node
+ *                                                       +80  u64[6] rooms, level 1
+ *                                                       +128 u64 kind0   as in a leaf
+ *                                                       +136 u64 kind1
+ *                                                       +144 u64 prefix  free units at its beginning
+ *                                                       +152 u64 suffix  and at its end, where longest is known
+ *                                                       +192 u32[64] children, from level 2 on
+ *                                                       +448 u64[6 l] rooms, from level 2 on
  *
  * A unit that is neither free nor a start continues the block of the unit before. So a block needs bits where it
  * starts, its length follows from the next bit, and free neighbours are one run without being joined. A slot that is
  * free throughout, or lies within one block, has no child: the tree has one shape for each state of the space.
  *
- * The order of a slot is 1 + log2 of its largest free block of 2^k units at a multiple of 2^k, 0 without free units.
+ * The order of a part is 1 + log2 of its largest free block of 2^k units at a multiple of 2^k, 0 without free units.
+ * Word k of a node's rooms has the mixed slots with such a block, those of an order above k. (Words, since a
+ * processor has them at once after it wrote them, which it has not for a vector over the bytes that it wrote.)
+ *
+ * What the usual calls touch is in the first two cache lines of a node. Leaves live in groups of eight neighbours, made
+ * for the first and dropped with the last of them; so a node needs few words to find them, and a search few lines.
  */
 
 export const FREE: usize = 0;
 export const START: usize = 8;
-export const KIND0: usize = 16;
-export const KIND1: usize = 24;
+export const LEAF_KINDS: usize = 16;
+export const MIXED: usize = 16;
+export const OTHER: usize = 24;
+export const GROUPS: usize = 32;
+export const PARENT: usize = 32;
+export const LONGEST: usize = 64;
+export const ORDER: usize = 72;
+export const BOTTOM_ROOMS: usize = 80;
+export const NODE_KINDS: usize = 128;
+/** The second word of kinds after the first. */
+export const KIND1: usize = 8;
+export const PREFIX: usize = 144;
+export const SUFFIX: usize = 152;
+export const CHILDREN: usize = 192;
+export const ROOMS: usize = 448;
+
 export const LEAF_SIZE: usize = 32;
-export const MIXED: usize = 32;
-export const PREFIX: usize = 40;
-export const LONGEST: usize = 48;
-export const SUFFIX: usize = 56;
-export const ORDERS: usize = 64;
-export const CHILDREN: usize = 128;
-export const NODE_SIZE: usize = 384;
+/** Leaves in a group. */
+export const GROUP: i32 = 8;
 
 /** In `longest`: a run below has changed since it was computed. Whoever has a dirty child is dirty. */
 export const DIRTY: u64 = u64.MAX_VALUE;
@@ -87,19 +106,40 @@ export const INVALID: i32 = 4;
 @inline export function has(at: usize, field: usize, bit: u64): bool {
   return (load<u64>(at + field) & bit) != 0;
 }
-@inline export function childAt(node: usize, slot: i32): usize {
-  return <usize>load<u32>(node + ((<usize>slot) << 2), CHILDREN);
+/** Where the leaf of a slot at level 1 is, or was. */
+@inline export function leafAt(node: usize, slot: i32): usize {
+  const group = <usize>load<u32>(node + (((<usize>slot) >> 3) << 2), GROUPS);
+  return group + ((<usize>slot) & 7) * LEAF_SIZE;
 }
-@inline export function setOrder(node: usize, slot: i32, order: i32): void {
-  store<u8>(node + (<usize>slot), <u8>order, ORDERS);
+/** The slots that share a group with `slot`. */
+@inline export function groupBits(slot: i32): u64 {
+  return (<u64>0xff) << (<u64>(slot & ~7));
 }
-@inline export function orderOf(node: usize, slot: i32): i32 {
-  return <i32>load<u8>(node + (<usize>slot), ORDERS);
+@inline export function childAt(node: usize, level: i32, slot: i32): usize {
+  return level == 1 ? leafAt(node, slot) : <usize>load<u32>(node + ((<usize>slot) << 2), CHILDREN);
 }
-@inline export function kindAt(at: usize, bit: u64): i32 {
-  return <i32>has(at, KIND0, bit) | (<i32>has(at, KIND1, bit) << 1);
+/** Where the rooms of a node are: 6 words for each level. */
+@inline export function roomsOf(node: usize, level: i32): usize {
+  return node + (level == 1 ? BOTTOM_ROOMS : ROOMS);
 }
-@inline export function setKind(at: usize, bit: u64, kind: i32): void {
-  store<u64>(at, (load<u64>(at, KIND0) & ~bit) | (kind & 1 ? bit : 0), KIND0);
-  store<u64>(at, (load<u64>(at, KIND1) & ~bit) | (kind & 2 ? bit : 0), KIND1);
+@inline export function roomAt(node: usize, level: i32, k: i32): u64 {
+  return load<u64>(roomsOf(node, level) + ((<usize>k) << 3));
+}
+@inline function kindsOf(at: usize, level: i32): usize {
+  return at + (level == 0 ? LEAF_KINDS : NODE_KINDS);
+}
+@inline export function kindAt(at: usize, level: i32, bit: u64): i32 {
+  const kinds = kindsOf(at, level);
+  return <i32>has(kinds, 0, bit) | (<i32>has(kinds, KIND1, bit) << 1);
+}
+/** Where blocks start that are not allocated. */
+@inline export function otherThanAllocated(at: usize, level: i32): u64 {
+  return level == 0 ? load<u64>(at, LEAF_KINDS) | load<u64>(at, LEAF_KINDS + KIND1) : load<u64>(at, OTHER);
+}
+/** Kinds of the blocks that start at `bits`. */
+@inline export function setKinds(at: usize, level: i32, bits: u64, kind: i32): void {
+  const kinds = kindsOf(at, level);
+  store<u64>(kinds, (load<u64>(kinds) & ~bits) | (kind & 1 ? bits : 0));
+  store<u64>(kinds, (load<u64>(kinds, KIND1) & ~bits) | (kind & 2 ? bits : 0), KIND1);
+  if (level != 0) store<u64>(at, (load<u64>(at, OTHER) & ~bits) | (kind != 0 ? bits : 0), OTHER);
 }

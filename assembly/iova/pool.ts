@@ -1,23 +1,45 @@
 /**
- * Where nodes and leaves come from: cut from the heap in turn, and kept in a list of their size once they are given
- * back. The lists link through the first word.
+ * Where the tree gets its memory: cut from the heap in turn, and kept in a list of its kind once it is given back. The
+ * lists link through the first word.
  */
-import { LEAF_SIZE, MAX_LEVEL, NODE_SIZE } from './layout';
+import { GROUP, LEAF_SIZE, MAX_LEVEL } from './layout';
 
-/** One change of the tree makes at most two paths of children. */
-const WORST: usize = 2 * ((<usize>MAX_LEVEL) * NODE_SIZE + LEAF_SIZE);
+/** Nodes from level 2 on, nodes at level 1, groups of leaves; also chunks of a queue. */
+export const UPPER: i32 = 0;
+export const BOTTOM: i32 = 1;
+export const LEAVES: i32 = 2;
+export const CHUNK: i32 = 3;
+const KINDS: i32 = 4;
+
+export const CHUNK_SIZE: usize = 512;
 const CACHE_LINE: usize = 64;
 /** The last page is left alone, so that the end of the memory is a u32. */
 const MAX_PAGES: usize = 0xffff;
 
+// One change of the tree makes at most two paths of children; it puts at most one block into a queue.
+@inline function wantedOf(kind: i32): u32 {
+  return kind == UPPER ? 2 * (MAX_LEVEL - 1) : kind == CHUNK ? 1 : 2;
+}
+@inline function sizeOf(kind: i32): usize {
+  return kind == UPPER ? 896 : kind == BOTTOM ? 192 : kind == LEAVES ? (<usize>GROUP) * LEAF_SIZE : CHUNK_SIZE;
+}
+const WORST: usize = 2 * (<usize>MAX_LEVEL - 1) * 896 + 2 * 192 + 2 * 256 + CHUNK_SIZE;
+
+/** For each kind 16 bytes: u32 first of the list, u32 length of the list, u32 in use. */
+const LISTS: usize = memory.data(16 * 4, 16);
 let next: usize = 0;
 let end: usize = 0;
-let nodeList: usize = 0;
-let leafList: usize = 0;
-let listedNodes: u32 = 0;
-let listedLeaves: u32 = 0;
-let nodes: u32 = 0;
-let leaves: u32 = 0;
+
+@inline function listOf(kind: i32): usize {
+  return LISTS + ((<usize>kind) << 4);
+}
+@inline function listed(kind: i32): u32 {
+  return load<u32>(listOf(kind), 4);
+}
+/** How many of a kind are in use. */
+export function inUse(kind: i32): u32 {
+  return load<u32>(listOf(kind), 8);
+}
 
 function memoryEnd(): usize {
   const pages = <usize>memory.size();
@@ -27,8 +49,7 @@ function memoryEnd(): usize {
 export function resetPool(): void {
   next = (__heap_base + (CACHE_LINE - 1)) & ~(CACHE_LINE - 1);
   end = memoryEnd();
-  nodeList = leafList = 0;
-  listedNodes = listedLeaves = nodes = leaves = 0;
+  memory.fill(LISTS, 0, 16 * KINDS);
 }
 
 /** Grows the memory, more than by what is missing where that can be had. */
@@ -50,11 +71,11 @@ export function roomFor(changes: u32): bool {
   const needed = (<usize>changes) * WORST;
   if (end - next >= needed || extend(needed)) return true;
   // What the lists hold, and the rest of the heap for what they lack.
-  const wantedNodes = changes * 2 * MAX_LEVEL;
-  const wantedLeaves = changes * 2;
-  const lackedNodes: u32 = wantedNodes > listedNodes ? wantedNodes - listedNodes : 0;
-  const lackedLeaves: u32 = wantedLeaves > listedLeaves ? wantedLeaves - listedLeaves : 0;
-  const lacked = (<usize>lackedNodes) * NODE_SIZE + (<usize>lackedLeaves) * LEAF_SIZE + CACHE_LINE;
+  let lacked: usize = 0;
+  for (let kind = 0; kind < KINDS; kind++) {
+    const wanted = changes * wantedOf(kind);
+    if (wanted > listed(kind)) lacked += (<usize>(wanted - listed(kind))) * sizeOf(kind);
+  }
   return end - next >= lacked || extend(lacked);
 }
 
@@ -62,64 +83,35 @@ export function roomFor(changes: u32): bool {
   return end - next >= WORST || roomFor(1);
 }
 
-export function makeNode(): usize {
-  nodes++;
-  const node = nodeList;
-  if (node != 0) {
-    nodeList = load<usize>(node);
-    listedNodes--;
-    return node;
-  }
-  // A leaf may have been cut from a line of its own.
-  const made = (next + (CACHE_LINE - 1)) & ~(CACHE_LINE - 1);
-  assert(end - made >= NODE_SIZE);
-  next = made + NODE_SIZE;
-  return made;
-}
-
-export function dropNode(node: usize): void {
-  store<usize>(node, nodeList);
-  nodeList = node;
-  listedNodes++;
-  nodes--;
-}
-
-export function makeLeaf(): usize {
-  leaves++;
-  const leaf = leafList;
-  if (leaf != 0) {
-    leafList = load<usize>(leaf);
-    listedLeaves--;
-    return leaf;
+export function make(kind: i32): usize {
+  const list = listOf(kind);
+  store<u32>(list, load<u32>(list, 8) + 1, 8);
+  const first = <usize>load<u32>(list);
+  if (first != 0) {
+    store<u32>(list, load<u32>(first));
+    store<u32>(list, load<u32>(list, 4) - 1, 4);
+    return first;
   }
   const made = next;
-  assert(end - made >= LEAF_SIZE);
-  next = made + LEAF_SIZE;
+  next += sizeOf(kind);
+  assert(next <= end);
   return made;
 }
 
-export function dropLeaf(leaf: usize): void {
-  store<usize>(leaf, leafList);
-  leafList = leaf;
-  listedLeaves++;
-  leaves--;
-}
-
-/** Nodes in use, of the tree and of the queue. */
-export function nodeCount(): u32 {
-  return nodes;
-}
-
-export function leafCount(): u32 {
-  return leaves;
+export function drop(kind: i32, at: usize): void {
+  const list = listOf(kind);
+  store<u32>(at, load<u32>(list));
+  store<u32>(list, <u32>at);
+  store<u32>(list, load<u32>(list, 4) + 1, 4);
+  store<u32>(list, load<u32>(list, 8) - 1, 8);
 }
 
 /** That the lists are as long as they are said to be. */
 export function poolIsSound(): bool {
-  let count: u32 = 0;
-  for (let node = nodeList; node != 0; node = load<usize>(node)) if (++count > listedNodes) return false;
-  if (count != listedNodes) return false;
-  count = 0;
-  for (let leaf = leafList; leaf != 0; leaf = load<usize>(leaf)) if (++count > listedLeaves) return false;
-  return count == listedLeaves;
+  for (let kind = 0; kind < KINDS; kind++) {
+    let count: u32 = 0;
+    for (let at = load<u32>(listOf(kind)); at != 0; at = load<u32>(<usize>at)) if (++count > listed(kind)) return false;
+    if (count != listed(kind)) return false;
+  }
+  return true;
 }

@@ -1,19 +1,19 @@
 /**
  * Delayed recycling: blocks that were freed, but that the IOTLB may still know. They wait in the order in which they
- * were freed, in a list of chunks from the pool of nodes:
+ * were freed, in a list of chunks:
  *
  *      +0        u32 next     the chunk after
- *      +8        u64[47]      first units
+ *      +8        u64[63]      first units
  *
  * A ticket is the number of blocks freed before it was taken, so those that it covers are at the front.
  */
-import { NODE_SIZE, RECYCLING } from './layout';
+import { RECYCLING } from './layout';
 import { blockEnd } from './find';
-import { dropNode, makeNode } from './pool';
+import { CHUNK, CHUNK_SIZE, drop, make } from './pool';
 import { vacateUnits } from './tree';
 
 const ENTRIES: usize = 8;
-const CAPACITY: u32 = <u32>((NODE_SIZE - ENTRIES) / 8);
+const CAPACITY: u32 = <u32>((CHUNK_SIZE - ENTRIES) / 8);
 
 let head: usize = 0;
 let tail: usize = 0;
@@ -45,7 +45,7 @@ export function ticketFirst(): u64 {
 /** There must be memory for one change. */
 export function enqueue(unit: u64): void {
   if (tail == 0 || put == CAPACITY) {
-    const chunk = makeNode();
+    const chunk = make(CHUNK);
     store<u32>(chunk, 0);
     if (tail == 0) {
       head = chunk;
@@ -67,7 +67,7 @@ export function recycleBefore(ticket: u64): void {
     recycled++;
     if (taken == CAPACITY || recycled == freed) {
       const next = <usize>load<u32>(head);
-      dropNode(head);
+      drop(CHUNK, head);
       head = next;
       taken = 0;
       if (head == 0) tail = 0;
@@ -84,7 +84,7 @@ export function queued(index: u64): u64 {
   return load<u64>(entry(chunk, <u32>index));
 }
 
-/** Chunks in use: nodes that are not of the tree. */
+/** Chunks in use. */
 export function chunkCount(): u32 {
   let count: u32 = 0;
   for (let chunk = head; chunk != 0; chunk = <usize>load<u32>(chunk)) count++;

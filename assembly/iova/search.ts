@@ -42,7 +42,7 @@ function alignedIn(at: usize, level: i32, k: i32, from: u64): u64 {
     const start = (<u64>slot) << bits;
     const rest = slot == firstSlot ? from & withinSlot(level) : 0;
     if (has(at, FREE, bitOf(slot))) return start + rest;
-    const found = alignedIn(childAt(at, slot), level - 1, k, rest);
+    const found = alignedIn(childAt(at, level, slot), level - 1, k, rest);
     if (found != NONE) return start + found;
   }
   return NONE;
@@ -102,7 +102,7 @@ function runIn(node: usize, level: i32, base: u64): u64 {
       extendRun(start, end);
       found = place();
     } else {
-      const child = childAt(node, slot);
+      const child = childAt(node, level, slot);
       const joined = (start == runEnd ? runEnd - runStart : 0) + prefixOf(child, level - 1);
       if (joined >= wanted || longestOf(child, level - 1) >= wanted) {
         found = level == 1 ? runInLeaf(child, start) : runIn(child, level - 1, start);
@@ -162,7 +162,7 @@ export function refresh(node: usize, level: i32): void {
     }
     let suffix: u64 = 0;
     if ((mixed & bitOf(slot)) != 0) {
-      const child = childAt(node, slot);
+      const child = childAt(node, level, slot);
       if (level > 1) refresh(child, level - 1);
       run += prefixOf(child, level - 1);
       longest = max(longest, longestOf(child, level - 1));

@@ -25,7 +25,7 @@ import { allocateAligned, freeWithinNode, resetHot } from './hot';
 import { resetPool, roomFor, roomForOne } from './pool';
 import { enqueue, queued, recycleBefore, resetQueue, ticketFirst, ticketNow } from './recycling';
 import { lowestAligned, lowestRun } from './search';
-import { blocksOf, occupyUnits, resetTree, rootLevel, span, turn, unitsOf, vacateUnits } from './tree';
+import { blocksOf, freeUnits, occupyUnits, resetTree, span, tally, unitsOf, vacateUnits } from './tree';
 
 const PAGE_BITS: u32 = 12;
 const LEAST_GRANULE: u32 = 6;
@@ -37,6 +37,7 @@ const TOP: f64 = 18446744073709551616.0;
 const BATCH_SIZE: i32 = 512;
 
 let shift: u64 = 0;
+let granuleBytes: f64 = 0;
 let delayed: bool = false;
 let status: i32 = OK;
 
@@ -73,6 +74,7 @@ export function iovaBatch(): usize {
 export function iovaInit(granule: u32, isDelayed: bool, ticket: f64): i32 {
   if (granule < LEAST_GRANULE || granule > MOST_GRANULE || !(ticket >= 0)) return INVALID;
   shift = granule;
+  granuleBytes = <f64>(1 << granule);
   delayed = isDelayed;
   resetPool();
   // The root is one more node than a change makes.
@@ -128,17 +130,23 @@ function refuse(why: i32): u64 {
 /** Allocates `size` bytes anywhere, at any granule. */
 export function iovaAllocate(size: f64): u64 {
   if (!(size >= 1 && size < TOP)) return refuse(INVALID);
-  const bytes = <u64>size;
-  const units = ((bytes - 1) >> shift) + 1;
+  const units = ((<u64>size - 1) >> shift) + 1;
   if (!roomForOne()) return refuse(NO_MEMORY);
-  const first = allocateAligned(units, orderFor(units));
-  return first != NONE ? toAddress(first) : allocateRun(units, 1, 0, span() - 1, 0);
+  const k = orderFor(units);
+  const first = allocateAligned(units, k);
+  return first != NONE ? toAddress(first) : allocateBlock(units, k, 1, 0, span() - 1, 0);
 }
 
-function allocateRun(units: u64, alignment: u64, lowest: u64, highest: u64, boundary: u64): u64 {
-  const first = lowestRun(units, alignment, lowest, highest, boundary);
-  if (first == NONE) return refuse(NO_SPACE);
-  occupyUnits(first, first + units - 1, ALLOCATED);
+/** The general way. The limits are units; `from` and `to` are included. */
+function allocateBlock(units: u64, k: i32, alignment: u64, from: u64, to: u64, boundary: u64): u64 {
+  // A block of 2^k units at a multiple of that crosses no boundary it fits in.
+  const order: u64 = (<u64>1) << (<u64>k);
+  let first = lowestAligned(k, (from + (order - 1)) & ~(order - 1));
+  if (first == NONE || first + (units - 1) > to) {
+    first = lowestRun(units, alignment, from, to, boundary);
+    if (first == NONE) return refuse(NO_SPACE);
+  }
+  occupyUnits(first, first + (units - 1), ALLOCATED);
   return toAddress(first);
 }
 
@@ -158,13 +166,8 @@ export function iovaAllocateWithin(size: u64, alignment: u64, lowest: u64, highe
   const to = highest == u64.MAX_VALUE ? span() : (highest + 1) >> shift;
   if (from >= to) return refuse(NO_SPACE);
   if (!roomForOne()) return refuse(NO_MEMORY);
-  // A block of 2^k units at a multiple of that crosses no boundary it fits in.
   const k = max(orderFor(units), <i32>ctz(multiple));
-  const order: u64 = (<u64>1) << (<u64>k);
-  const first = lowestAligned(k, (from + (order - 1)) & ~(order - 1));
-  if (first == NONE || first + units > to) return allocateRun(units, multiple, from, to - 1, limit);
-  occupyUnits(first, first + units - 1, ALLOCATED);
-  return toAddress(first);
+  return allocateBlock(units, k, multiple, from, to - 1, limit);
 }
 
 /** Makes `first..last` an allocation, or reserves it; all of it must be free. */
@@ -202,7 +205,8 @@ export function iovaFree(first: u64): f64 {
   if (delayed) {
     if (!roomForOne()) return -NO_MEMORY;
     changeKind(unit, RECYCLING);
-    turn(ALLOCATED, RECYCLING, end - unit);
+    tally(ALLOCATED, unit - end, -1);
+    tally(RECYCLING, end - unit, 1);
     enqueue(unit);
   } else {
     vacateUnits(unit, end - 1, ALLOCATED);
@@ -212,7 +216,8 @@ export function iovaFree(first: u64): f64 {
 
 @inline function given(units: u64): f64 {
   freedBytes = units << shift;
-  return <f64>freedBytes;
+  // Signed conversions are cheaper.
+  return <f64>(<i64>units) * granuleBytes;
 }
 
 /** Ends the reservation that starts at `first`. */
@@ -248,7 +253,7 @@ export function iovaRecycle(ticket: f64): i32 {
 
 /** Bytes of one kind; only a space that is one hole wraps around to 0. */
 export function iovaBytes(kind: i32): u64 {
-  return unitsOf(kind) << shift;
+  return (kind == UNUSED ? freeUnits() : unitsOf(kind)) << shift;
 }
 export function iovaBlocks(kind: i32): f64 {
   return <f64>blocksOf(kind);

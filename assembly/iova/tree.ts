@@ -1,37 +1,44 @@
 /** The tree: its root, children made and dropped, and one change for every kind of block. */
 import {
   ALL,
+  ALLOCATED,
   CHILDREN,
   DIRTY,
   FREE,
-  KIND0,
-  KIND1,
+  GROUPS,
+  HOLE,
   LONGEST,
   MAX_LEVEL,
   MIXED,
-  ORDERS,
+  ORDER,
+  OTHER,
+  PARENT,
+  RECYCLING,
+  RESERVED,
   START,
   UNUSED,
   bitOf,
   bitsOf,
   childAt,
   fullOrder,
+  groupBits,
   has,
-  setKind,
-  setOrder,
+  leafAt,
+  roomsOf,
+  setKinds,
   slotBits,
   slotOf,
   withinSlot,
 } from './layout';
-import { nodeOrder, wordOrder } from './order';
-import { dropLeaf, dropNode, makeLeaf, makeNode } from './pool';
+import { computedOrder, setRooms, wordOrder } from './order';
+import { BOTTOM, LEAVES, UPPER, drop, make } from './pool';
 
 /** Level of the root. */
 export let rootLevel: i32 = 0;
 /** The nodes that begin at unit 0, by level, 0 where there is none: the way down to low addresses is short. */
 const LOWEST_NODES: usize = memory.data(4 * (MAX_LEVEL + 1), 16);
-/** Units and blocks of each kind, 16 bytes each. */
-const COUNTS: usize = memory.data(16 * (UNUSED + 1), 16);
+/** Units and blocks of each kind of block, 16 bytes each. */
+const COUNTS: usize = memory.data(16 * (HOLE + 1), 16);
 
 @inline export function lowestNode(level: i32): usize {
   return <usize>load<u32>(LOWEST_NODES + ((<usize>level) << 2));
@@ -53,80 +60,90 @@ const COUNTS: usize = memory.data(16 * (UNUSED + 1), 16);
 @inline export function blocksOf(kind: i32): u64 {
   return load<u64>(COUNTS + ((<usize>kind) << 4), 8);
 }
-/** Counts `units` that turn from one kind into another. Free runs are not counted, their units are. */
-@inline export function turn(from: i32, to: i32, units: u64): void {
-  const a = COUNTS + ((<usize>from) << 4);
-  const b = COUNTS + ((<usize>to) << 4);
-  store<u64>(a, load<u64>(a) - units);
-  store<u64>(b, load<u64>(b) + units);
-  store<u64>(a, load<u64>(a, 8) - 1, 8);
-  store<u64>(b, load<u64>(b, 8) + 1, 8);
+/** What no block has. */
+export function freeUnits(): u64 {
+  return span() - unitsOf(ALLOCATED) - unitsOf(RESERVED) - unitsOf(RECYCLING) - unitsOf(HOLE);
+}
+@inline export function tally(kind: i32, units: u64, blocks: u64): void {
+  const at = COUNTS + ((<usize>kind) << 4);
+  store<u64>(at, load<u64>(at) + units);
+  store<u64>(at, load<u64>(at, 8) + blocks, 8);
 }
 
-/** A node or leaf that is free throughout. */
-function makeFree(level: i32): usize {
-  const at = level == 0 ? makeLeaf() : makeNode();
+/** Makes a leaf, or a node, free throughout. */
+function clear(at: usize, level: i32): void {
   store<u64>(at, ALL, FREE);
   store<u64>(at, 0, START);
-  store<u64>(at, 0, KIND0);
-  store<u64>(at, 0, KIND1);
-  if (level > 0) {
-    store<u64>(at, 0, MIXED);
-    store<u64>(at, DIRTY, LONGEST);
-    const order = i8x16.splat(<i8>fullOrder(level));
-    v128.store(at, order, ORDERS);
-    v128.store(at, order, ORDERS + 16);
-    v128.store(at, order, ORDERS + 32);
-    v128.store(at, order, ORDERS + 48);
-  }
-  return at;
+  // Of a leaf its kinds, of a node what is mixed and other.
+  store<u64>(at, 0, MIXED);
+  store<u64>(at, 0, OTHER);
+  if (level == 0) return;
+  setKinds(at, level, ALL, ALLOCATED);
+  store<u64>(at, DIRTY, LONGEST);
+  store<u64>(at, fullOrder(level + 1), ORDER);
+  memory.fill(roomsOf(at, level), 0, (<usize>slotBits(level)) << 3);
 }
 
-/** All free, before any block. False without memory. */
+@inline function makeNode(level: i32): usize {
+  const node = make(level == 1 ? BOTTOM : UPPER);
+  clear(node, level);
+  return node;
+}
+
+/** All free, before any block. */
 export function resetTree(level: i32): void {
   rootLevel = level;
   for (let each = 0; each <= MAX_LEVEL; each++) setLowestNode(each, 0);
-  for (let kind = 0; kind <= UNUSED; kind++) {
-    store<u64>(COUNTS + ((<usize>kind) << 4), 0);
-    store<u64>(COUNTS + ((<usize>kind) << 4), 0, 8);
-  }
-  setLowestNode(level, makeFree(level));
-  store<u64>(COUNTS + ((<usize>UNUSED) << 4), span());
+  memory.fill(COUNTS, 0, 16 * (HOLE + 1));
+  const top = makeNode(level);
+  store<u32>(top, 0, PARENT);
+  setLowestNode(level, top);
 }
 
-/** Gives a slot that is free throughout a child that is. */
+/** Gives a slot that is free throughout a child that is. Its rooms are the caller's to set. */
 export function split(node: usize, level: i32, slot: i32): usize {
-  const child = makeFree(level - 1);
   const bit = bitOf(slot);
+  const mixed = load<u64>(node, MIXED);
   store<u64>(node, load<u64>(node, FREE) & ~bit, FREE);
-  store<u64>(node, load<u64>(node, MIXED) | bit, MIXED);
+  store<u64>(node, mixed | bit, MIXED);
+  if (level == 1) {
+    if ((mixed & groupBits(slot)) == 0) store<u32>(node + (((<usize>slot) >> 3) << 2), <u32>make(LEAVES), GROUPS);
+    const leaf = leafAt(node, slot);
+    clear(leaf, 0);
+    return leaf;
+  }
+  const child = makeNode(level - 1);
+  if (level > 2) store<u32>(child, <u32>node, PARENT);
   store<u32>(node + ((<usize>slot) << 2), <u32>child, CHILDREN);
   if (slot == 0 && node == lowestNode(level)) setLowestNode(level - 1, child);
   return child;
 }
 
-/** Drops the child of a slot that has become free throughout. The order is the caller's to set. */
+/** Drops the child of a slot that has become free throughout. Its rooms are the caller's to set. */
 export function join(node: usize, level: i32, slot: i32, child: usize): void {
   const bit = bitOf(slot);
+  const mixed = load<u64>(node, MIXED) & ~bit;
   store<u64>(node, load<u64>(node, FREE) | bit, FREE);
-  store<u64>(node, load<u64>(node, MIXED) & ~bit, MIXED);
+  store<u64>(node, mixed, MIXED);
+  if (level == 1) {
+    if ((mixed & groupBits(slot)) == 0) drop(LEAVES, leafAt(node, slot & ~7));
+    return;
+  }
   if (slot == 0 && node == lowestNode(level)) setLowestNode(level - 1, 0);
-  if (level == 1) dropLeaf(child);
-  else dropNode(child);
+  drop(level == 2 ? BOTTOM : UPPER, child);
 }
 
-@inline function occupy(at: usize, bits: u64, kind: i32, start: u64): void {
-  store<u64>(at, load<u64>(at, FREE) & ~bits, FREE);
-  if (start != 0) {
+/** Whole slots or units, for one block or its part, or free. */
+@inline function mark(at: usize, level: i32, bits: u64, kind: i32, start: u64): void {
+  if (kind == UNUSED) {
+    store<u64>(at, load<u64>(at, FREE) | bits, FREE);
+    store<u64>(at, load<u64>(at, START) & ~bits, START);
+    setKinds(at, level, bits, ALLOCATED);
+  } else {
+    store<u64>(at, load<u64>(at, FREE) & ~bits, FREE);
     store<u64>(at, load<u64>(at, START) | start, START);
-    setKind(at, start, kind);
+    setKinds(at, level, start, kind);
   }
-}
-@inline function vacate(at: usize, bits: u64): void {
-  store<u64>(at, load<u64>(at, FREE) | bits, FREE);
-  store<u64>(at, load<u64>(at, START) & ~bits, START);
-  store<u64>(at, load<u64>(at, KIND0) & ~bits, KIND0);
-  store<u64>(at, load<u64>(at, KIND1) & ~bits, KIND1);
 }
 
 /**
@@ -139,9 +156,7 @@ function change(at: usize, level: i32, first: u64, last: u64, kind: i32, starts:
   let from = slotOf(first, level);
   let to = slotOf(last, level) + 1;
   if (level == 0) {
-    const bits = bitsOf(from, to);
-    if (kind == UNUSED) vacate(at, bits);
-    else occupy(at, bits, kind, starts ? bitOf(from) : 0);
+    mark(at, level, bitsOf(from, to), kind, starts ? bitOf(from) : 0);
     return wordOrder(load<u64>(at, FREE));
   }
   store<u64>(at, DIRTY, LONGEST);
@@ -155,31 +170,28 @@ function change(at: usize, level: i32, first: u64, last: u64, kind: i32, starts:
     to--;
     changePart(at, level, to, 0, last & within, kind, starts && from == to);
   }
-  if (from < to) {
-    const bits = bitsOf(from, to);
-    if (kind == UNUSED) vacate(at, bits);
-    else occupy(at, bits, kind, starts ? bitOf(from) : 0);
-    const order = kind == UNUSED ? fullOrder(level) : 0;
-    for (let slot = from; slot < to; slot++) setOrder(at, slot, order);
-  }
-  return nodeOrder(at, level);
+  if (from < to) mark(at, level, bitsOf(from, to), kind, starts ? bitOf(from) : 0);
+  const order = computedOrder(at, level);
+  store<u64>(at, order, ORDER);
+  return order;
 }
 
 function changePart(node: usize, level: i32, slot: i32, first: u64, last: u64, kind: i32, starts: bool): void {
-  const child = has(node, MIXED, bitOf(slot)) ? childAt(node, slot) : split(node, level, slot);
+  const child = has(node, MIXED, bitOf(slot)) ? childAt(node, level, slot) : split(node, level, slot);
   const order = change(child, level - 1, first, last, kind, starts);
-  if (order == fullOrder(level)) join(node, level, slot, child);
-  setOrder(node, slot, order);
+  const isFree = order == fullOrder(level);
+  if (isFree) join(node, level, slot, child);
+  setRooms(node, level, slot, isFree ? 0 : order);
 }
 
 /** Turns `first..last`, all of which is free, into a block. There must be memory for one change. */
 export function occupyUnits(first: u64, last: u64, kind: i32): void {
   change(root(), rootLevel, first, last, kind, true);
-  turn(UNUSED, kind, last - first + 1);
+  tally(kind, last - first + 1, 1);
 }
 
 /** Frees a block of `kind`. */
 export function vacateUnits(first: u64, last: u64, kind: i32): void {
   change(root(), rootLevel, first, last, UNUSED, false);
-  turn(kind, UNUSED, last - first + 1);
+  tally(kind, first - last - 1, -1);
 }

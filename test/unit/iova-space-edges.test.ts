@@ -426,7 +426,7 @@ t.test('when memory ends, nothing is half-done', async t => {
   const NO_MEMORY = 2;
   const bytes = readFileSync(new URL('../../assembly/core.debug.wasm', import.meta.url));
   for (const isDelayed of [false, true]) {
-    const memory = new WebAssembly.Memory({ initial: 1, maximum: 2 });
+    const memory = new WebAssembly.Memory({ initial: 1, maximum: 4 });
     const core = instantiateSync<Core>(new WebAssembly.Module(bytes), { env: { memory } }).exports;
     t.equal(core.iovaInit(12, isDelayed, 0), 0);
     t.equal(core.iovaHole(0n, 4095n), 0);
