@@ -4,18 +4,16 @@ import {
   DIRTY,
   FREE,
   HOLE,
-  LONGEST,
   MIXED,
   ORDER,
-  PREFIX,
   RECYCLING,
   START,
-  SUFFIX,
   UNUSED,
   bitOf,
   childAt,
   has,
   kindAt,
+  longestRun,
   otherThanAllocated,
   roomAt,
   slotBits,
@@ -25,6 +23,7 @@ import { kindOfStart } from './find';
 import { computedOrder, wordOrder } from './order';
 import { BOTTOM, CHUNK, LEAVES, UPPER, inUse, poolIsSound } from './pool';
 import { chunkCount, queued, ticketFirst, ticketNow } from './recycling';
+import { prefixOf, suffixOf } from './search';
 import { blocksOf, freeUnits, lowestNode, root, rootLevel, unitsOf } from './tree';
 
 /** Two of free, mixed and start in one place, or a kind without a start. */
@@ -92,11 +91,12 @@ function checkNode(at: usize, level: i32, base: u64): i32 {
   const start = load<u64>(at, START);
   const mixed = level == 0 ? 0 : load<u64>(at, MIXED);
   if ((free & mixed) != 0 || ((free | mixed) & start) != 0) return BAD_MASKS;
+  if ((otherThanAllocated(at, level) & ~start) != 0) return BAD_MASKS;
   // The root alone may be free throughout, or within one block.
   if (level < rootLevel && (free == ALL || (free | mixed | (start & ~1)) == 0)) return NOT_JOINED;
   if (level == 1) bottom++;
   else if (level > 1) upper++;
-  if (level > 0 && load<u64>(at, ORDER) != computedOrder(at, level)) return BAD_ORDER;
+  if (level > 0 && load<u32>(at, ORDER) != computedOrder(at, level)) return BAD_ORDER;
   const size = withinSlot(level) + 1;
   let isFirst = true;
   let run: u64 = 0;
@@ -107,15 +107,13 @@ function checkNode(at: usize, level: i32, base: u64): i32 {
     const bit = bitOf(slot);
     where = base + (<u64>slot) * size;
     if (level == 1 && (slot & 7) == 0 && ((mixed >> (<u64>slot)) & 0xff) != 0) groups++;
-    const kind = kindAt(at, level, bit);
-    if (has(at, START, bit) ? (kind != 0) != ((otherThanAllocated(at, level) & bit) != 0) : kind != 0 || (level > 0 && (otherThanAllocated(at, level) & bit) != 0)) return BAD_MASKS;
     if ((mixed & bit) != 0) {
       const child = childAt(at, level, slot);
       const status = checkNode(child, level - 1, where);
       if (status != 0) return status;
       where = base + (<u64>slot) * size;
-      if (level > 1 && load<u64>(child, LONGEST) == DIRTY) dirtyBelow = true;
-      if (!roomsAre(at, level, bit, level == 1 ? wordOrder(load<u64>(child, FREE)) : <i32>load<u64>(child, ORDER))) return BAD_ORDER;
+      if (level > 1 && longestRun(child, level - 1) == DIRTY) dirtyBelow = true;
+      if (!roomsAre(at, level, bit, level == 1 ? wordOrder(load<u64>(child, FREE)) : <i32>load<u32>(child, ORDER))) return BAD_ORDER;
       run += prefix;
       if (isFirst) before = run;
       most = max(most, max(run, longest));
@@ -141,9 +139,9 @@ function checkNode(at: usize, level: i32, base: u64): i32 {
   prefix = before;
   longest = max(most, run);
   suffix = run;
-  if (level > 0 && load<u64>(at, LONGEST) != DIRTY) {
-    if (dirtyBelow) return BAD_RUNS;
-    if (load<u64>(at, PREFIX) != prefix || load<u64>(at, LONGEST) != longest || load<u64>(at, SUFFIX) != suffix) return BAD_RUNS;
+  if (level > 0 && longestRun(at, level) != DIRTY) {
+    if (dirtyBelow || longestRun(at, level) != longest) return BAD_RUNS;
+    if (level < rootLevel && (prefixOf(at, level) != prefix || suffixOf(at, level) != suffix)) return BAD_RUNS;
   }
   return 0;
 }

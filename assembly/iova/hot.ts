@@ -8,25 +8,25 @@ import {
   BOTTOM_ROOMS,
   CHILDREN,
   DIRTY,
+  DIRTY_RUN,
   FREE,
-  LEAF_KINDS,
-  KIND1,
   LONGEST,
   MIXED,
   NONE,
   ORDER,
-  OTHER,
   PARENT,
   ROOMS,
+  RUN,
   START,
   bitOf,
   bitsOf,
   fullOrder,
   leafAt,
+  otherThanAllocated,
   slotBits,
   slotOf,
 } from './layout';
-import { alignedRuns, computedOrder, setRooms, wordOrder } from './order';
+import { alignedRuns, computedOrder, wordOrder } from './order';
 import { join, lowestNode, rootLevel, split, tally } from './tree';
 
 /** Level of the lowest nodes with children in a table. */
@@ -45,33 +45,45 @@ export function resetHot(): void {
 
 /** Marks the runs of a node at level 1 and of those above as changed. */
 @inline function soil(node: usize, parent: usize): void {
-  if (load<u64>(node, LONGEST) != DIRTY) soilAll(node, parent);
+  if (load<u32>(node, RUN) != DIRTY_RUN) soilAll(node, parent);
 }
 function soilAll(node: usize, parent: usize): void {
-  store<u64>(node, DIRTY, LONGEST);
+  store<u32>(node, DIRTY_RUN, RUN);
   for (let above = parent; above != 0 && load<u64>(above, LONGEST) != DIRTY; above = <usize>load<u32>(above, PARENT)) {
     store<u64>(above, DIRTY, LONGEST);
   }
 }
 
+/** Turns a slot's bit in the rooms for k from `from` to `to`, the latter excluded. */
+@inline function turnRooms(node: usize, slot: i32, from: i32, to: i32): void {
+  const bit = bitOf(slot);
+  const end = node + ((<usize>to) << 3);
+  for (let at = node + ((<usize>from) << 3); at < end; at += 8) store<u64>(at, load<u64>(at, ROOMS) ^ bit, ROOMS);
+}
+
 /** Carries upwards that `child`, at level 1 on the way to `unit`, now has the order `order`. */
 function carry(child: usize, parent: usize, unit: u64, order: i32): void {
   for (let level = UPPER_LEVEL; ; level++) {
-    const before = <i32>load<u64>(child, ORDER);
+    const before = <i32>load<u32>(child, ORDER);
     if (before == order) return;
-    store<u64>(child, order, ORDER);
+    store<u32>(child, order, ORDER);
     if (parent == 0) return;
     const slot = slotOf(unit, level);
+    const own = <i32>load<u32>(parent, ORDER);
     if (order == fullOrder(level)) {
       join(parent, level, slot, child);
-      setRooms(parent, level, slot, 0);
+      turnRooms(parent, slot, 0, before);
+      order = slotBits(level) + wordOrder(load<u64>(parent, FREE));
+    } else if (order > before) {
+      turnRooms(parent, slot, before, order);
+      if (order <= own) return;
     } else {
-      const bit = bitOf(slot);
-      const rooms = parent + ROOMS;
-      const to = rooms + ((<usize>max(before, order)) << 3);
-      for (let at = rooms + ((<usize>min(before, order)) << 3); at < to; at += 8) store<u64>(at, load<u64>(at) ^ bit);
+      turnRooms(parent, slot, order, before);
+      // Unless this slot was the best, which also means that none is free throughout.
+      if (before < own) return;
+      order = own;
+      while (order > 0 && load<u64>(parent + ((<usize>(order - 1)) << 3), ROOMS) == 0) order--;
     }
-    order = computedOrder(parent, level);
     child = parent;
     parent = <usize>load<u32>(child, PARENT);
   }
@@ -98,7 +110,7 @@ function carry(child: usize, parent: usize, unit: u64, order: i32): void {
     free != 0
       ? slotBits(1) + wordOrder(free)
       : <i32>(a != 0) + <i32>(b != 0) + <i32>(c != 0) + <i32>(d != 0) + <i32>(e != 0) + <i32>(f != 0);
-  if (<i32>load<u64>(node, ORDER) != own) carry(node, parent, unit, own);
+  if (<i32>load<u32>(node, ORDER) != own) carry(node, parent, unit, own);
 }
 
 /**
@@ -231,7 +243,7 @@ export function freeWithinNode(unit: u64): u64 {
     const leaf = leafAt(node, bottomSlot);
     const start = load<u64>(leaf, START);
     const bit = (<u64>1) << (unit & 63);
-    if ((start & ~(load<u64>(leaf, LEAF_KINDS) | load<u64>(leaf, LEAF_KINDS + KIND1)) & bit) == 0) return 0;
+    if ((start & ~otherThanAllocated(leaf, 0) & bit) == 0) return 0;
     const free = load<u64>(leaf, FREE);
     // All the bits from the start on, but for those from the next one that is set: none in the last block of a leaf.
     const ends = (free | start) & (-bit << 1);
@@ -249,7 +261,7 @@ export function freeWithinNode(unit: u64): u64 {
     settle(node, parent, unit, bottomBit, order);
   } else {
     const start = load<u64>(node, START);
-    if ((unit & 63) != 0 || (start & ~load<u64>(node, OTHER) & bottomBit) == 0) return 0;
+    if ((unit & 63) != 0 || (start & ~otherThanAllocated(node, 1) & bottomBit) == 0) return 0;
     const free = load<u64>(node, FREE);
     const ends = (free | start | mixed) & (-bottomBit << 1);
     const end = ends & -ends;
@@ -260,7 +272,7 @@ export function freeWithinNode(unit: u64): u64 {
     store<u64>(node, start & ~bottomBit, START);
     soil(node, parent);
     const order = slotBits(1) + wordOrder(free | own);
-    if (<i32>load<u64>(node, ORDER) != order) carry(node, parent, unit, order);
+    if (<i32>load<u32>(node, ORDER) != order) carry(node, parent, unit, order);
   }
   tally(ALLOCATED, -units, -1);
   return units;

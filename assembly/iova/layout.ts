@@ -5,22 +5,22 @@
  * per node, shaped like a page table: level 0 is a leaf of 64 units, a slot of a node at level l is 64^l units, and the
  * root, which is always there, spans the space.
  *
- *      leaf, 32 bytes                                   node, 896 bytes, 192 at level 1
+ *      leaf, 32 bytes                                   node, 832 bytes, 128 at level 1
  *      +0   u64 free    the unit is free                +0   u64 free    the slot is free throughout
  *      +8   u64 start   a block starts here             +8   u64 start   a block starts here and covers the slot
  *      +16  u64 kind0   kind of the block that          +16  u64 mixed   the slot has a child
- *      +24  u64 kind1   starts here, 0 elsewhere        +24  u64 other   a block starts here that is not allocated
- *                                                       +32  u32[8] groups of leaves, at level 1
+ *      +24  u64 kind1   starts here, 0 elsewhere        +24  u32 order   of the node
+ *                                                       +28  u32 run     as longest below, level 1 only
+ *                                                       +32  u32[8] groups of leaves, level 1 only
  *                                                       +32  u32 parent, from level 2 on, 0 for the root
- *                                                       +64  u64 longest its longest free run (DIRTY: not known)
- *                                                       +72  u64 order   of the node
- *                                                       +80  u64[6] rooms, level 1
- *                                                       +128 u64 kind0   as in a leaf
- *                                                       +136 u64 kind1
- *                                                       +144 u64 prefix  free units at its beginning
- *                                                       +152 u64 suffix  and at its end, where longest is known
- *                                                       +192 u32[64] children, from level 2 on
- *                                                       +448 u64[6 l] rooms, from level 2 on
+ *                                                       +64  u64 kind0   as in a leaf
+ *                                                       +72  u64 kind1
+ *                                                       +80  u64[6] rooms, level 1; from level 2 on:
+ *                                                       +80  u64 longest its longest free run (DIRTY: not known),
+ *                                                       +88  u64 prefix  free units at its beginning
+ *                                                       +96  u64 suffix  and at its end, where longest is known
+ *                                                       +128 u32[64] children
+ *                                                       +384 u64[6 l] rooms
  *
  * A unit that is neither free nor a start continues the block of the unit before. So a block needs bits where it
  * starts, its length follows from the next bit, and free neighbours are one run without being joined. A slot that is
@@ -30,34 +30,37 @@
  * Word k of a node's rooms has the mixed slots with such a block, those of an order above k. (Words, since a
  * processor has them at once after it wrote them, which it has not for a vector over the bytes that it wrote.)
  *
- * What the usual calls touch is in the first two cache lines of a node. Leaves live in groups of eight neighbours, made
- * for the first and dropped with the last of them; so a node needs few words to find them, and a search few lines.
+ * Most of what random calls touch is nodes at level 1 and leaves, so these are small. Leaves live in groups of eight
+ * neighbours, made for the first and dropped with the last of them: a node needs few words to find them.
  */
 
 export const FREE: usize = 0;
 export const START: usize = 8;
 export const LEAF_KINDS: usize = 16;
 export const MIXED: usize = 16;
-export const OTHER: usize = 24;
+export const ORDER: usize = 24;
+export const RUN: usize = 28;
 export const GROUPS: usize = 32;
 export const PARENT: usize = 32;
-export const LONGEST: usize = 64;
-export const ORDER: usize = 72;
-export const BOTTOM_ROOMS: usize = 80;
-export const NODE_KINDS: usize = 128;
+export const NODE_KINDS: usize = 64;
 /** The second word of kinds after the first. */
 export const KIND1: usize = 8;
-export const PREFIX: usize = 144;
-export const SUFFIX: usize = 152;
-export const CHILDREN: usize = 192;
-export const ROOMS: usize = 448;
+export const BOTTOM_ROOMS: usize = 80;
+export const LONGEST: usize = 80;
+export const PREFIX: usize = 88;
+export const SUFFIX: usize = 96;
+export const CHILDREN: usize = 128;
+export const ROOMS: usize = 384;
 
 export const LEAF_SIZE: usize = 32;
+export const BOTTOM_SIZE: usize = 128;
+export const UPPER_SIZE: usize = 832;
 /** Leaves in a group. */
 export const GROUP: i32 = 8;
 
-/** In `longest`: a run below has changed since it was computed. Whoever has a dirty child is dirty. */
+/** In `longest` and `run`: what is below has changed since it was computed. Whoever has a dirty child is dirty. */
 export const DIRTY: u64 = u64.MAX_VALUE;
+export const DIRTY_RUN: u32 = u32.MAX_VALUE;
 /** No such unit. */
 export const NONE: u64 = u64.MAX_VALUE;
 export const ALL: u64 = u64.MAX_VALUE;
@@ -134,12 +137,22 @@ export const INVALID: i32 = 4;
 }
 /** Where blocks start that are not allocated. */
 @inline export function otherThanAllocated(at: usize, level: i32): u64 {
-  return level == 0 ? load<u64>(at, LEAF_KINDS) | load<u64>(at, LEAF_KINDS + KIND1) : load<u64>(at, OTHER);
+  const kinds = kindsOf(at, level);
+  return load<u64>(kinds) | load<u64>(kinds, KIND1);
 }
 /** Kinds of the blocks that start at `bits`. */
 @inline export function setKinds(at: usize, level: i32, bits: u64, kind: i32): void {
   const kinds = kindsOf(at, level);
   store<u64>(kinds, (load<u64>(kinds) & ~bits) | (kind & 1 ? bits : 0));
   store<u64>(kinds, (load<u64>(kinds, KIND1) & ~bits) | (kind & 2 ? bits : 0), KIND1);
-  if (level != 0) store<u64>(at, (load<u64>(at, OTHER) & ~bits) | (kind != 0 ? bits : 0), OTHER);
+}
+/** Free units at the longest, DIRTY when it is not known. Not for leaves. */
+@inline export function longestRun(node: usize, level: i32): u64 {
+  if (level != 1) return load<u64>(node, LONGEST);
+  const run = load<u32>(node, RUN);
+  return run == DIRTY_RUN ? DIRTY : <u64>run;
+}
+@inline export function setLongestRun(node: usize, level: i32, units: u64): void {
+  if (level == 1) store<u32>(node, <u32>units, RUN);
+  else store<u64>(node, units, LONGEST);
 }

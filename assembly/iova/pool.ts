@@ -2,7 +2,7 @@
  * Where the tree gets its memory: cut from the heap in turn, and kept in a list of its kind once it is given back. The
  * lists link through the first word.
  */
-import { GROUP, LEAF_SIZE, MAX_LEVEL } from './layout';
+import { BOTTOM_SIZE, GROUP, LEAF_SIZE, MAX_LEVEL, UPPER_SIZE } from './layout';
 
 /** Nodes from level 2 on, nodes at level 1, groups of leaves; also chunks of a queue. */
 export const UPPER: i32 = 0;
@@ -12,6 +12,7 @@ export const CHUNK: i32 = 3;
 const KINDS: i32 = 4;
 
 export const CHUNK_SIZE: usize = 512;
+const GROUP_SIZE: usize = (<usize>GROUP) * LEAF_SIZE;
 const CACHE_LINE: usize = 64;
 /** The last page is left alone, so that the end of the memory is a u32. */
 const MAX_PAGES: usize = 0xffff;
@@ -21,9 +22,9 @@ const MAX_PAGES: usize = 0xffff;
   return kind == UPPER ? 2 * (MAX_LEVEL - 1) : kind == CHUNK ? 1 : 2;
 }
 @inline function sizeOf(kind: i32): usize {
-  return kind == UPPER ? 896 : kind == BOTTOM ? 192 : kind == LEAVES ? (<usize>GROUP) * LEAF_SIZE : CHUNK_SIZE;
+  return kind == UPPER ? UPPER_SIZE : kind == BOTTOM ? BOTTOM_SIZE : kind == LEAVES ? GROUP_SIZE : CHUNK_SIZE;
 }
-const WORST: usize = 2 * (<usize>MAX_LEVEL - 1) * 896 + 2 * 192 + 2 * 256 + CHUNK_SIZE;
+const WORST: usize = 2 * ((<usize>MAX_LEVEL - 1) * UPPER_SIZE + BOTTOM_SIZE + GROUP_SIZE) + CHUNK_SIZE;
 
 /** For each kind 16 bytes: u32 first of the list, u32 length of the list, u32 in use. */
 const LISTS: usize = memory.data(16 * 4, 16);

@@ -12,7 +12,6 @@ import {
   ALL,
   DIRTY,
   FREE,
-  LONGEST,
   MIXED,
   NONE,
   PREFIX,
@@ -21,6 +20,9 @@ import {
   bitsOf,
   childAt,
   has,
+  leafAt,
+  longestRun,
+  setLongestRun,
   slotBits,
   withinSlot,
 } from './layout';
@@ -69,7 +71,7 @@ export function lowestRun(units: u64, alignment: u64, first: u64, last: u64, lim
   runStart = runEnd = 0;
   const node = root();
   refresh(node, rootLevel);
-  return load<u64>(node, LONGEST) < units ? NONE : runIn(node, rootLevel, 0);
+  return longestRun(node, rootLevel) < units ? NONE : runIn(node, rootLevel, 0);
 }
 
 /** The lowest place in the run so far. */
@@ -129,14 +131,24 @@ function runInLeaf(leaf: usize, base: u64): u64 {
   return NONE;
 }
 
-@inline function prefixOf(at: usize, level: i32): u64 {
-  return level == 0 ? ctz(~load<u64>(at, FREE)) : load<u64>(at, PREFIX);
+/** Free units at the beginning of a leaf or node that is not free throughout. */
+export function prefixOf(at: usize, level: i32): u64 {
+  if (level > 1) return load<u64>(at, PREFIX);
+  const slots = ctz(~load<u64>(at, FREE));
+  if (level == 0) return slots;
+  const bit = (<u64>1) << slots;
+  return (slots << 6) + (has(at, MIXED, bit) ? prefixOf(leafAt(at, <i32>slots), 0) : 0);
 }
-@inline function suffixOf(at: usize, level: i32): u64 {
-  return level == 0 ? clz(~load<u64>(at, FREE)) : load<u64>(at, SUFFIX);
+/** And at its end. */
+export function suffixOf(at: usize, level: i32): u64 {
+  if (level > 1) return load<u64>(at, SUFFIX);
+  const slots = clz(~load<u64>(at, FREE));
+  if (level == 0) return slots;
+  const slot = <i32>(63 - slots);
+  return (slots << 6) + (has(at, MIXED, bitOf(slot)) ? suffixOf(leafAt(at, slot), 0) : 0);
 }
 @inline function longestOf(at: usize, level: i32): u64 {
-  return level == 0 ? longestInWord(load<u64>(at, FREE)) : load<u64>(at, LONGEST);
+  return level == 0 ? longestInWord(load<u64>(at, FREE)) : longestRun(at, level);
 }
 
 /** The most set bits in a row. */
@@ -148,7 +160,7 @@ function longestInWord(word: u64): u64 {
 
 /** Computes the longest runs of a node and of what is below it, where they are not known. */
 export function refresh(node: usize, level: i32): void {
-  if (load<u64>(node, LONGEST) != DIRTY) return;
+  if (longestRun(node, level) != DIRTY) return;
   const free = load<u64>(node, FREE);
   const mixed = load<u64>(node, MIXED);
   const size = withinSlot(level) + 1;
@@ -172,7 +184,9 @@ export function refresh(node: usize, level: i32): void {
     longest = max(longest, run);
     run = suffix;
   }
+  setLongestRun(node, level, max(longest, run));
+  // At level 1 there is no room for these two, but they are soon found.
+  if (level == 1) return;
   store<u64>(node, prefix == NONE ? run : prefix, PREFIX);
-  store<u64>(node, max(longest, run), LONGEST);
   store<u64>(node, run, SUFFIX);
 }

@@ -7,11 +7,9 @@ import {
   FREE,
   GROUPS,
   HOLE,
-  LONGEST,
   MAX_LEVEL,
   MIXED,
   ORDER,
-  OTHER,
   PARENT,
   RECYCLING,
   RESERVED,
@@ -26,6 +24,7 @@ import {
   leafAt,
   roomsOf,
   setKinds,
+  setLongestRun,
   slotBits,
   slotOf,
   withinSlot,
@@ -74,13 +73,11 @@ export function freeUnits(): u64 {
 function clear(at: usize, level: i32): void {
   store<u64>(at, ALL, FREE);
   store<u64>(at, 0, START);
-  // Of a leaf its kinds, of a node what is mixed and other.
-  store<u64>(at, 0, MIXED);
-  store<u64>(at, 0, OTHER);
-  if (level == 0) return;
   setKinds(at, level, ALL, ALLOCATED);
-  store<u64>(at, DIRTY, LONGEST);
-  store<u64>(at, fullOrder(level + 1), ORDER);
+  if (level == 0) return;
+  store<u64>(at, 0, MIXED);
+  store<u32>(at, fullOrder(level + 1), ORDER);
+  setLongestRun(at, level, DIRTY);
   memory.fill(roomsOf(at, level), 0, (<usize>slotBits(level)) << 3);
 }
 
@@ -159,7 +156,7 @@ function change(at: usize, level: i32, first: u64, last: u64, kind: i32, starts:
     mark(at, level, bitsOf(from, to), kind, starts ? bitOf(from) : 0);
     return wordOrder(load<u64>(at, FREE));
   }
-  store<u64>(at, DIRTY, LONGEST);
+  setLongestRun(at, level, DIRTY);
   const within = withinSlot(level);
   if ((first & within) != 0 || (to - from == 1 && (last & within) != within)) {
     changePart(at, level, from, first & within, to - from == 1 ? last & within : within, kind, starts);
@@ -172,7 +169,7 @@ function change(at: usize, level: i32, first: u64, last: u64, kind: i32, starts:
   }
   if (from < to) mark(at, level, bitsOf(from, to), kind, starts ? bitOf(from) : 0);
   const order = computedOrder(at, level);
-  store<u64>(at, order, ORDER);
+  store<u32>(at, order, ORDER);
   return order;
 }
 
