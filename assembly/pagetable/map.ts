@@ -125,17 +125,16 @@ function check<F>(va: u64, last: u64, physical: u64): i32 {
       if (kind != EMPTY) return failAt(kind == LEAF ? EXISTS : ILLEGAL_ENTRY, level, va);
       countMissing(va, level, runLevel);
     } else {
-      let index = indexOf(level, va);
-      const end = index + runSlots;
-      for (; index < end; index++) {
-        const value = load<u64>(place + ((<usize>index) << 3));
-        const is = format.kind(level, value);
-        if (is == EMPTY) continue;
-        if (is == LEAF) status = EXISTS;
-        else if (is == BAD) status = ILLEGAL_ENTRY;
-        else status = emptyBelow<F>(level, value);
-        if (status != OK) {
-          return failAt(status, level, va + ((<u64>(index - indexOf(level, va))) << (<u64>shiftOf(level))));
+      const first = indexOf(level, va);
+      if (!allZero(place + ((<usize>first) << 3), runSlots)) {
+        for (let index = first; index < first + runSlots; index++) {
+          const value = load<u64>(place + ((<usize>index) << 3));
+          const is = format.kind(level, value);
+          if (is == EMPTY) continue;
+          if (is == LEAF) status = EXISTS;
+          else if (is == BAD) status = ILLEGAL_ENTRY;
+          else status = emptyBelow<F>(level, value);
+          if (status != OK) return failAt(status, level, va + ((<u64>(index - first)) << (<u64>shiftOf(level))));
         }
       }
     }
@@ -143,6 +142,39 @@ function check<F>(va: u64, last: u64, physical: u64): i32 {
     if (end >= last) return missing > freePages() ? NO_MEMORY : OK;
     physical += end - va + 1;
     va = end + 1;
+  }
+}
+
+/** Whether all of `slots` entries are zero, which is what most of them are. */
+function allZero(from: usize, slots: i32): bool {
+  const end = from + ((<usize>slots) << 3);
+  let all = i64x2.splat(0);
+  for (; from + 8 < end; from += 16) all = v128.or(all, v128.load(from));
+  if (from < end && load<u64>(from) != 0) return false;
+  return !v128.any_true(all);
+}
+
+/**
+ * Writes `slots` entries: `value`, the same `step` times, then the one for the next `size` bytes, and so on. In every
+ * format that is `size` more, whatever else a leaf says.
+ */
+function fill(to: usize, slots: i32, step: i32, value: u64, size: u64): void {
+  const end = to + ((<usize>slots) << 3);
+  if (step == 1) {
+    let pair = v128.replace_lane<u64>(i64x2.splat(value), 1, value + size);
+    const next = i64x2.splat(size << 1);
+    for (; to + 8 < end; to += 16) {
+      v128.store(to, pair);
+      pair = v128.add<u64>(pair, next);
+    }
+    if (to < end) store<u64>(to, v128.extract_lane<u64>(pair, 0));
+    return;
+  }
+  while (to < end) {
+    const pair = i64x2.splat(value);
+    const until = to + ((<usize>step) << 3);
+    for (; to < until; to += 16) v128.store(to, pair);
+    value += size;
   }
 }
 
@@ -164,21 +196,15 @@ export function install<F>(va: u64, last: u64, physical: u64, attributes: u64): 
       store<u64>(place + ((<usize>indexOf(level, va)) << 3), made);
       if (descend<F>(va, runLevel) != OK) return;
     }
-    const own = shiftOf(runLevel);
-    const end = place + ((<usize>(indexOf(level, va) + runSlots)) << 3);
-    let slot = place + ((<usize>indexOf(level, va)) << 3);
-    while (slot < end) {
-      const value = format.leaf(runLevel, runSize, physical, attributes);
-      const until = slot + ((<usize>runStep) << 3);
-      for (; slot < until; slot += 8) {
-        if (runLevel > 0) {
-          const old = load<u64>(slot);
-          if (format.kind(runLevel, old) == TABLE) freeBelow<F>(runLevel, old);
-        }
-        store<u64>(slot, value);
+    const from = place + ((<usize>indexOf(level, va)) << 3);
+    if (runLevel > 0 && !allZero(from, runSlots)) {
+      for (let index = 0; index < runSlots; index++) {
+        const old = load<u64>(from + ((<usize>index) << 3));
+        if (format.kind(runLevel, old) == TABLE) freeBelow<F>(runLevel, old);
       }
-      physical += (<u64>1) << (<u64>runSize);
     }
+    fill(from, runSlots, runStep, format.leaf(runLevel, runSize, physical, attributes), (<u64>1) << (<u64>runSize));
+    physical += (<u64>runSlots) << (<u64>shiftOf(runLevel));
     const lastOfRun = runLast(va);
     if (lastOfRun >= last) return;
     va = lastOfRun + 1;
@@ -256,37 +282,42 @@ export function map<F>(iova: u64, length: u64, physical: u64, flags: u32): i32 {
  * Maps what `count` records at `from` say, each `stride` bytes: u64 iova, u64 length, u64 physical. RESULT's count says
  * how many were mapped; an error is about the one after those.
  *
- * A page of 4 KiB whose leaf table is there already is the common case and goes straight there.
+ * A page of 4 KiB in the same leaf table as the one before is the common case and goes straight there.
  */
 export function mapMany<F>(from: usize, count: i32, stride: u32, flags: u32): i32 {
   const format = changetype<F>(0);
-  if ((flags & ~format.allowedFlags()) != 0 || (flags & 3) == 0) return INVALID;
+  setCount(0);
+  if ((flags & ~format.allowedFlags()) != 0 || (flags & 3) == 0 || stride < 24) return INVALID;
   const attributes = format.encode(flags, options);
+  const unusable = ~(maskOf(addressBits) & ~(<u64>0xfff));
+  const start = from;
+  const end = from + (<usize>count) * stride;
   let leaves: usize = 0;
-  let covered: u64 = 0;
-  let done = 0;
+  /** The first IOVA of that table. */
+  let base: u64 = 0;
   let status = OK;
-  for (; done < count; done++, from += stride) {
-    const iova = load<u64>(from);
-    const length = load<u64>(from, 8);
-    const physical = load<u64>(from, 16);
-    if (length == 4096 && ((iova | physical) & 0xfff) == 0 && physical <= maskOf(addressBits)) {
-      if ((leaves == 0 || iova >> 21 != covered) && covers(iova, iova | 0xfff)) {
-        covered = iova >> 21;
-        leaves = leafTable<F>(inward(iova));
-      }
-      if (leaves != 0 && iova >> 21 == covered) {
-        const slot = leaves + ((<usize>indexOf(0, iova)) << 3);
-        if (format.kind(0, load<u64>(slot)) == EMPTY) {
-          store<u64>(slot, format.leaf(0, 12, physical, attributes));
-          continue;
-        }
+  while (true) {
+    if (leaves != 0) {
+      for (; from < end; from += stride) {
+        const offset = load<u64>(from) - base;
+        const physical = load<u64>(from, 16);
+        if (offset > 0x1f_f000) break;
+        if (((offset & 0xfff) | (load<u64>(from, 8) ^ 4096) | (physical & unusable)) != 0) break;
+        const slot = leaves + (<usize>offset >>> 9);
+        if (!format.isEmpty(load<u64>(slot))) break;
+        store<u64>(slot, format.leaf(0, 12, physical, attributes));
       }
     }
-    status = map<F>(iova, length, physical, flags);
+    if (from == end) break;
+    const iova = load<u64>(from);
+    const length = load<u64>(from, 8);
+    status = map<F>(iova, length, load<u64>(from, 16), flags);
     if (status != OK) break;
-    leaves = 0;
+    from += stride;
+    // A larger mapping may have taken the place of tables that were left over.
+    leaves = length == 4096 ? leafTable<F>(inward(iova)) : 0;
+    base = iova & ~(<u64>0x1f_ffff);
   }
-  setCount(<u64>done);
+  setCount((from - start) / stride);
   return status;
 }

@@ -2,7 +2,7 @@
 import { LEAF, BAD, SIGN_EXTEND, TABLE } from './flags';
 import { indexOf, maskOf, shiftOf } from './geometry';
 import { RESULT, SLOTS } from './layout';
-import { lookup, primaryBase, primaryBytes, primaryStart, search } from './memory';
+import { lookup, primaryBase, primaryBytes, primaryStart } from './memory';
 import { ILLEGAL_ENTRY, OK, OUTSIDE_MEMORY, fail } from './status';
 import { highest, inward, options, outward, root, top } from './table';
 
@@ -66,19 +66,28 @@ export function translate<F>(iova: u64): i32 {
   return <usize>(va >> (<u64>(shiftOf(at) - 3))) & ((SLOTS - 1) << 3);
 }
 
-/** The entry at `slot` in the table at `physical`; 0, which is empty in every format, where there is no such page. */
-@inline function entryIn(slot: usize, physical: u64, base: u64, bytes: u64, start: usize): u64 {
-  const offset = physical - base;
-  return offset < bytes ? load<u64>(start + <usize>offset + slot) : farEntry(slot, physical);
+/** One translation, wherever its tables are. */
+function translateOne<F>(iova: u64): u64 {
+  const format = changetype<F>(0);
+  if (!translatable(iova)) return UNMAPPED;
+  const va = inward(iova);
+  let physical = root;
+  for (let at = top; at >= 0; at--) {
+    const table = lookup(physical);
+    if (table == 0) return UNMAPPED;
+    const value = load<u64>(table + slotOf(at, va));
+    const kind = format.kind(at, value);
+    if (kind == LEAF) {
+      const size = format.sizeLog2(at, value);
+      return format.physical(value, size) | (va & maskOf(size));
+    }
+    if (kind != TABLE) return UNMAPPED;
+    physical = format.child(value);
+  }
+  return UNMAPPED;
 }
 
-function farEntry(slot: usize, physical: u64): u64 {
-  const table = search(physical);
-  return table == 0 ? 0 : load<u64>(table + slot);
-}
-
-/** For an entry above level 0 that is no table. */
-function largeResult<F>(at: i32, va: u64, value: u64): u64 {
+@inline function leafResult<F>(at: i32, va: u64, value: u64): u64 {
   const format = changetype<F>(0);
   if (format.kind(at, value) != LEAF) return UNMAPPED;
   const size = format.sizeLog2(at, value);
@@ -86,10 +95,13 @@ function largeResult<F>(at: i32, va: u64, value: u64): u64 {
 }
 
 /**
- * What does not change is in locals and the levels are written out, each with its shift and rules as constants: there
- * are few instructions between one cache miss and the next, so that many are under way at once.
+ * Translates as long as every table is in the largest window, and returns where it stopped.
+ *
+ * What does not change is in locals, the levels are written out, each with its shift and rules as constants, and
+ * nothing is called, since calls would cost registers: there are few instructions between one cache miss and the next,
+ * so that many are under way at once.
  */
-function translateFrom<F, T>(from: usize, end: usize, gap: usize, rootPage: usize): void {
+function translateNear<F, T>(from: usize, end: usize, gap: usize, rootPage: usize): usize {
   const format = changetype<F>(0);
   const top = changetype<T>(0).top();
   const extending = (format.options() & SIGN_EXTEND) != 0 && (options & SIGN_EXTEND) != 0;
@@ -107,23 +119,33 @@ function translateFrom<F, T>(from: usize, end: usize, gap: usize, rootPage: usiz
       let value = load<u64>(rootPage + slotOf(top, va));
       do {
         if (top >= 5) {
-          if (!format.isTable(5, value)) { result = largeResult<F>(5, va, value); break; }
-          value = entryIn(slotOf(4, va), format.child(value), base, bytes, start);
+          if (!format.isTable(5, value)) { result = leafResult<F>(5, va, value); break; }
+          const offset = format.child(value) - base;
+          if (offset >= bytes) return from;
+          value = load<u64>(start + <usize>offset + slotOf(4, va));
         }
         if (top >= 4) {
-          if (!format.isTable(4, value)) { result = largeResult<F>(4, va, value); break; }
-          value = entryIn(slotOf(3, va), format.child(value), base, bytes, start);
+          if (!format.isTable(4, value)) { result = leafResult<F>(4, va, value); break; }
+          const offset = format.child(value) - base;
+          if (offset >= bytes) return from;
+          value = load<u64>(start + <usize>offset + slotOf(3, va));
         }
         if (top >= 3) {
-          if (!format.isTable(3, value)) { result = largeResult<F>(3, va, value); break; }
-          value = entryIn(slotOf(2, va), format.child(value), base, bytes, start);
+          if (!format.isTable(3, value)) { result = leafResult<F>(3, va, value); break; }
+          const offset = format.child(value) - base;
+          if (offset >= bytes) return from;
+          value = load<u64>(start + <usize>offset + slotOf(2, va));
         }
         if (top >= 2) {
-          if (!format.isTable(2, value)) { result = largeResult<F>(2, va, value); break; }
-          value = entryIn(slotOf(1, va), format.child(value), base, bytes, start);
+          if (!format.isTable(2, value)) { result = leafResult<F>(2, va, value); break; }
+          const offset = format.child(value) - base;
+          if (offset >= bytes) return from;
+          value = load<u64>(start + <usize>offset + slotOf(1, va));
         }
-        if (!format.isTable(1, value)) { result = largeResult<F>(1, va, value); break; }
-        value = entryIn(slotOf(0, va), format.child(value), base, bytes, start);
+        if (!format.isTable(1, value)) { result = leafResult<F>(1, va, value); break; }
+        const offset = format.child(value) - base;
+        if (offset >= bytes) return from;
+        value = load<u64>(start + <usize>offset + slotOf(0, va));
         if (format.isPage(value)) {
           const size = format.sizeLog2(0, value);
           result = format.physical(value, size) | (va & maskOf(size));
@@ -131,6 +153,14 @@ function translateFrom<F, T>(from: usize, end: usize, gap: usize, rootPage: usiz
       } while (false);
     }
     store<u64>(from + gap, result);
+  }
+  return end;
+}
+
+function translateFrom<F, T>(from: usize, end: usize, gap: usize, rootPage: usize): void {
+  while ((from = translateNear<F, T>(from, end, gap, rootPage)) < end) {
+    store<u64>(from + gap, translateOne<F>(load<u64>(from)));
+    from += 8;
   }
 }
 

@@ -5,7 +5,7 @@
  * A leaf that is only partly in the range is taken out and what remains of it is mapped again, in the largest leaves
  * possible, with the same attributes. A table that is empty afterwards is given back, the root never.
  */
-import { BAD, EMPTY, LEAF, TABLE } from './flags';
+import { BAD, LEAF, TABLE } from './flags';
 import { indexOf, maskOf, shiftOf } from './geometry';
 import { SLOTS } from './layout';
 import { freePage, freePages, lookup } from './memory';
@@ -88,9 +88,9 @@ function removeLeaf<F>(at: i32, table: usize, va: u64, value: u64, first: u64, l
   if (end > to) install<F>(to + 1, end, physical + (to + 1 - start), attributes);
 }
 
-function isEmpty<F>(at: i32, table: usize): bool {
+function isEmpty<F>(table: usize): bool {
   for (let index = 0; index < SLOTS; index++) {
-    if (changetype<F>(0).kind(at, load<u64>(table + ((<usize>index) << 3))) != EMPTY) return false;
+    if (!changetype<F>(0).isEmpty(load<u64>(table + ((<usize>index) << 3)))) return false;
   }
   return true;
 }
@@ -112,7 +112,7 @@ function remove<F>(at: i32, table: usize, va: u64, first: u64, last: u64): void 
       const physical = format.child(value);
       const child = lookup(physical);
       remove<F>(at - 1, child, va, first, last);
-      if (isEmpty<F>(at - 1, child)) {
+      if (isEmpty<F>(child)) {
         store<u64>(slot, 0);
         freePage(physical);
       }

@@ -49,6 +49,7 @@ const IW: u64 = 1 << 62;
 
   @inline isTable(level: i32, entry: u64): bool { return (entry & (NEXT | PR)) == (((<u64>level) << 9) | PR); }
   @inline isPage(entry: u64): bool { return this.kind(0, entry) == LEAF; }
+  @inline isEmpty(entry: u64): bool { return (entry & PR) == 0; }
   @inline child(entry: u64): u64 { return entry & ADDRESS; }
   @inline inheritAll(): u64 { return ~(<u64>0); }
   @inline inherit(inherited: u64, entry: u64): u64 { return inherited & entry; }

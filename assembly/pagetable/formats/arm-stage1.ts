@@ -36,6 +36,7 @@ const TABLE_READ_ONLY: u64 = 1 << 62;
   @inline kind(level: i32, entry: u64): i32 { return armKind(level, entry); }
   @inline isTable(level: i32, entry: u64): bool { return (entry & TYPE) == 3; }
   @inline isPage(entry: u64): bool { return (entry & TYPE) == 3; }
+  @inline isEmpty(entry: u64): bool { return (entry & 1) == 0; }
   @inline child(entry: u64): u64 { return entry & ADDRESS; }
   @inline inheritAll(): u64 { return 0; }
   @inline inherit(inherited: u64, entry: u64): u64 {

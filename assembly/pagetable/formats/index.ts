@@ -7,8 +7,8 @@
  *  - `replicated`: leaves may be larger than an entry's span and are then repeated in every slot that they cover
  *  - `allowedFlags`: what a mapping may ask for; `options`: what a table may ask for
  *  - `kind(level, entry)`: EMPTY, TABLE, LEAF, BAD; the others may then be asked of an entry of that kind
- *  - `isTable(level, entry)` above level 0, `isPage(entry)`, which is LEAF, at level 0: what `kind` says, in as few
- *    instructions as possible
+ *  - what `kind` says, in as few instructions as possible: `isEmpty(entry)`, which no level changes; above level 0
+ *    `isTable(level, entry)`; at level 0 `isPage(entry)`, which is LEAF
  *  - TABLE: `child(entry)`; `inherit(inherited, entry)`, which passes on what limits all below; `inheritAll` limits
  *    nothing
  *  - LEAF: `sizeLog2(level, entry)`, `physical(entry, sizeLog2)`, `flags(entry, inherited)`, `isDirty`, `clean`,

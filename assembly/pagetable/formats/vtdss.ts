@@ -36,6 +36,7 @@ const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
   /** R or W, and no PS: 1, 2 or 3. */
   @inline isTable(level: i32, entry: u64): bool { return (entry & (R | W | PS)) - 1 < 3; }
   @inline isPage(entry: u64): bool { return (entry & (R | W)) != 0; }
+  @inline isEmpty(entry: u64): bool { return entry == 0; }
   @inline child(entry: u64): u64 { return entry & ADDRESS; }
   @inline inheritAll(): u64 { return ~(<u64>0); }
   @inline inherit(inherited: u64, entry: u64): u64 { return inherited & entry; }

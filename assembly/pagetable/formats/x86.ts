@@ -44,6 +44,7 @@ const XD: u64 = 1 << 63;
 
   @inline isTable(level: i32, entry: u64): bool { return (entry & (P | PS)) == P; }
   @inline isPage(entry: u64): bool { return (entry & P) != 0; }
+  @inline isEmpty(entry: u64): bool { return (entry & P) == 0; }
   @inline child(entry: u64): u64 { return entry & ADDRESS; }
   @inline inheritAll(): u64 { return RW | U; }
   /** RW and U are needed at every level, XD at one. */
