@@ -41,10 +41,6 @@ const UNDER_WAY: u32 = 1;
 const AT_END: u32 = 2;
 const LAST_RECORD: u32 = 3;
 
-@inline export function recordBytes(): usize {
-  return RECORD;
-}
-
 /** Starts a walk over `first..last`, cut down to what the table can translate. */
 export function startWalk<F>(first: u64, last: u64, mode: u32): i32 {
   const format = changetype<F>(0);

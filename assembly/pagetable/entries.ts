@@ -14,11 +14,11 @@
  *      +27       u8  kind
  *      +28       u8  log2 of the leaf's size, or of what the entry spans
  */
-import { EMPTY, LEAF, TABLE } from './flags';
+import { LEAF, TABLE } from './flags';
 import { indexOf, maskOf, shiftOf } from './geometry';
 import { CURSOR } from './layout';
 import { inUse, lookup } from './memory';
-import { begin, descend, enter, entered, entry, inheritedAt, kind, level, physicalAt, place } from './path';
+import { begin, descend, entered, entry, kind, physicalAt } from './path';
 import { OK } from './status';
 import { highest, outward, top } from './table';
 

@@ -7,12 +7,10 @@
  */
 import { startEntries } from './entries';
 import { bindFormat } from './formats/index';
-import { COUNTS, CURSOR, PAGE, RESULT, SCRATCH, SCRATCH_BYTES } from './layout';
-import { allocatePage, backedPages, freePage, freePages, inUse, lookup, providePage, resetMemory } from './memory';
+import { COUNTS, CURSOR, RESULT, SCRATCH, SCRATCH_BYTES } from './layout';
+import { allocatePage, backedPages, freePages, inUse, lookup, providePage, resetMemory } from './memory';
 import {
-  allowedFlags,
   allowedOptions,
-  bind,
   entriesIndex,
   mapIndex,
   mapManyIndex,
@@ -25,7 +23,7 @@ import {
   verifyIndex,
   walkIndex,
 } from './operations';
-import { INVALID, NO_MEMORY, OK, UNSUPPORTED, setCount } from './status';
+import { INVALID, NO_MEMORY, OK, UNSUPPORTED } from './status';
 import { addressBits, root, setRules, setTable, sizes, top } from './table';
 
 let format: i32 = -1;
@@ -107,9 +105,6 @@ export function pageTableRoot(): u64 {
 }
 export function pageTableTop(): i32 {
   return top;
-}
-export function pageTableAllowedFlags(): u32 {
-  return allowedFlags;
 }
 
 export function pageTableMap(iova: u64, length: u64, physical: u64, flags: u32): i32 {

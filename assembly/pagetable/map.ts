@@ -7,7 +7,7 @@ import { BAD, EMPTY, LEAF, TABLE } from './flags';
 import { indexOf, maskOf, shiftOf, tableId } from './geometry';
 import { SEEN, SLOTS } from './layout';
 import { allocatePage, freePage, freePages, lookup } from './memory';
-import { begin, descend, enter, entry, failAt, inheritedAt, kind, level, place, stamp } from './path';
+import { begin, descend, failAt, kind, level, place, stamp } from './path';
 import { EXISTS, ILLEGAL_ENTRY, INVALID, NO_MEMORY, OK, OUTSIDE_MEMORY, SHARED_TABLE, setCount } from './status';
 import { addressBits, covers, highest, inward, options, root, setTable, sizes, top } from './table';
 
@@ -66,14 +66,17 @@ function countMissing(va: u64, below: i32, to: i32): void {
   }
 }
 
-/** Tables that `va..last` needs below an entry of level `below` that will be empty, without those counted before. */
+/**
+ * Tables that `va..last` needs below an entry of level `below` that will be empty, with those counted before unless
+ * told to start afresh. Once there are more than there is memory for, it does not matter how many.
+ */
 export function countBelow(va: u64, last: u64, physical: u64, below: i32, fresh: bool): u32 {
   if (fresh) forgetSeen();
   while (true) {
     nextRun(va, last, physical);
     countMissing(va, below, runLevel);
     const end = runLast(va);
-    if (end >= last) return missing;
+    if (end >= last || missing > freePages()) return missing;
     physical += end - va + 1;
     va = end + 1;
   }
@@ -138,8 +141,10 @@ function check<F>(va: u64, last: u64, physical: u64): i32 {
         }
       }
     }
+    // Not only at the end: a range of which only 4 KiB pages fit may need tables without number.
+    if (missing > freePages()) return NO_MEMORY;
     const end = runLast(va);
-    if (end >= last) return missing > freePages() ? NO_MEMORY : OK;
+    if (end >= last) return OK;
     physical += end - va + 1;
     va = end + 1;
   }

@@ -19,7 +19,6 @@ export let verifyIndex: u32 = 0;
 export let minTop: i32 = 0;
 export let maxTop: i32 = 0;
 export let allowedOptions: u32 = 0;
-export let allowedFlags: u32 = 0;
 
 /** Arrow functions, since a name with type arguments is not an expression. */
 export function bind<F>(): void {
@@ -45,6 +44,5 @@ export function bind<F>(): void {
   minTop = format.minTop();
   maxTop = format.maxTop();
   allowedOptions = format.options();
-  allowedFlags = format.allowedFlags();
   setRules(0, format.sizes(), format.addressBits());
 }

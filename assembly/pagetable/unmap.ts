@@ -10,7 +10,7 @@ import { indexOf, maskOf, shiftOf } from './geometry';
 import { SLOTS } from './layout';
 import { freePage, freePages, lookup } from './memory';
 import { countBelow, install } from './map';
-import { begin, descend, entry, failAt, kind, level, place, replicasAgree } from './path';
+import { begin, descend, failAt, kind, level, place, replicasAgree } from './path';
 import { ILLEGAL_ENTRY, INVALID, NO_MEMORY, OK, REPLICAS_DIFFER, setCount } from './status';
 import { covers, highest, inward, root, top } from './table';
 

@@ -13,7 +13,7 @@
  *      +35       u8  status
  */
 import { BAD, LEAF, TABLE } from './flags';
-import { maskOf, shiftOf } from './geometry';
+import { shiftOf } from './geometry';
 import { COUNTS, SLOTS } from './layout';
 import { inUse, lookup } from './memory';
 import { nextGeneration, replicasAgree, stamp } from './path';

@@ -20,7 +20,6 @@ export interface PageTableCore extends Record<string, unknown> {
   pageTableCreate(format: number, top: number, options: number, sizes: bigint): number;
   pageTableRoot(): bigint;
   pageTableTop(): number;
-  pageTableAllowedFlags(): number;
   pageTableMap(iova: bigint, length: bigint, physical: bigint, flags: number): number;
   pageTableMapMany(from: number, count: number, stride: number, flags: number): number;
   pageTableUnmap(iova: bigint, length: bigint): number;
