@@ -1,7 +1,8 @@
 /**
- * The mappings of an IOAS, packed. A row in memory is 32 bytes:
+ * The mappings of an IOAS, packed. A row in memory is 24 bytes: three multiples of 4096, with what else there is in the
+ * twelve bits that this leaves of each.
  *
- *      +0   u64 iova      +8   u64 length      +16  u64 offset in the arena      +24  u32 arena      +28  u32 access
+ *      +0   u64 iova | access      +8   u64 length | low half of arena      +16  u64 offset in the arena | high half
  *
  * Packed, a row is one byte that says what is not as the row before it would have it, and then just that:
  *
@@ -23,12 +24,12 @@
  *
  *      +0   u64 pages of the arena      +8   u64 page where its last mapping ended      +16  u32 index when packed
  */
-import { ACCESS, ARENA, BEYOND, codecReserve, CUT, EMPTY, fail, FORM, MISALIGNED, NO_MEMORY, NUMBER, OK, OUTSIDE, UNSORTED } from './memory';
+import { ACCESS, ARENA, BEYOND, codecReserve, CUT, EMPTY, fail, FORM, NO_MEMORY, NUMBER, OK, OUTSIDE, UNSORTED } from './memory';
 import { codecFdtCursor, moveCursor } from './fdt-write';
 import { ALL_PAGES, lengthCode, LENGTH_FOLLOWS, LENGTH_MASK, PAGE_MASK, PAGE_SHIFT } from './lengths';
 import { fold, numberEnd, readNumber, unfold, writeNumber } from './varint';
 
-const ROW: usize = 32;
+const ROW: usize = 24;
 const ENTRY: usize = 24;
 /** No row is longer: the byte, 8 of gap, 5 of arena, 8 of jump, 1 of access, 8 of pages. */
 const LONGEST: usize = 32;
@@ -37,7 +38,9 @@ const GAP: u32 = 1 << 4;
 const JUMP: u32 = 1 << 5;
 const OTHER_ARENA: u32 = 1 << 6;
 const OTHER_ACCESS: u32 = 1 << 7;
-const ACCESS_BOTH: u32 = 3;
+const ACCESS_BOTH: u64 = 3;
+/** Before the first row: no index, and none that a row can have. */
+const NO_ARENA: u64 = 0xffff_ffff;
 
 let arenas: usize = 0;
 let arenaCount: u32 = 0;
@@ -46,7 +49,7 @@ let arenaCount: u32 = 0;
 let endPage: u64 = 0;
 /** Its arena's entry in the table; 0 before the first row. */
 let entry: usize = 0;
-let access: u32 = ACCESS_BOTH;
+let access: u64 = ACCESS_BOTH;
 
 /** How many rows the last call dealt with; of the packed form also where it stopped. */
 let rowsDone: u32 = 0;
@@ -76,34 +79,40 @@ export function codecMappingsEncode(rows: usize, count: u32): i32 {
   let previousEnd = endPage;
   let previousAccess = access;
   let current = entry;
-  let currentIndex: u32 = 0; // as in the rows, not as packed
+  let currentIndex = NO_ARENA; // as in the rows, not as packed
   let offsetEnd: u64 = 0;
   let limit: u64 = 0;
   if (current != 0) {
-    currentIndex = <u32>((current - arenas) / ENTRY);
+    currentIndex = <u64>((current - arenas) / ENTRY);
     offsetEnd = load<u64>(current, 8);
     limit = load<u64>(current);
   }
   let status = OK;
   let row = rows;
   for (; row < rowsEnd; row += ROW) {
-    const iova = load<u64>(row);
-    const length = load<u64>(row, 8);
-    const offset = load<u64>(row, 16);
-    const arena = load<u32>(row, 24);
-    const rowAccess = load<u32>(row, 28);
-    if (((iova | length | offset) & PAGE_MASK) != 0) {
-      status = MISALIGNED;
-      break;
-    }
-    const pages = length >>> PAGE_SHIFT;
-    const page = iova >>> PAGE_SHIFT;
-    const offsetPage = offset >>> PAGE_SHIFT;
-    const code = lengthCode(pages);
+    const first = load<u64>(row);
+    const second = load<u64>(row, 8);
+    const third = load<u64>(row, 16);
+    const page = first >>> PAGE_SHIFT;
+    const pages = second >>> PAGE_SHIFT;
+    const offsetPage = third >>> PAGE_SHIFT;
+    const rowAccess = first & PAGE_MASK;
+    const arena = (second & PAGE_MASK) | ((third & PAGE_MASK) << PAGE_SHIFT);
+    const shift = ctz<u64>(pages);
     const start = at++;
-    let head = code;
-    // Also taken for a length of 0, which no code stands for.
-    if (page != previousEnd || arena != currentIndex || offsetPage != offsetEnd || rowAccess != previousAccess || code == LENGTH_FOLLOWS || current == 0) {
+    // One branch for all that a row may have to say; also taken for a length of 0, whose shift is 64.
+    const news =
+      (page ^ previousEnd) |
+      (offsetPage ^ offsetEnd) |
+      (arena ^ currentIndex) |
+      (rowAccess ^ previousAccess) |
+      (pages & (pages - 1)) |
+      <u64>(shift >= <u64>LENGTH_FOLLOWS);
+    if (news == 0) {
+      store<u8>(start, <u8>shift);
+    } else {
+      const code = lengthCode(pages);
+      let head = code;
       if (pages == 0) {
         status = EMPTY;
         break;
@@ -116,8 +125,8 @@ export function codecMappingsEncode(rows: usize, count: u32): i32 {
         head |= GAP;
         at = writeNumber(at, page - previousEnd);
       }
-      if (arena != currentIndex || current == 0) {
-        if (arena >= arenaCount) {
+      if (arena != currentIndex) {
+        if (arena >= <u64>arenaCount) {
           status = ARENA;
           break;
         }
@@ -143,16 +152,13 @@ export function codecMappingsEncode(rows: usize, count: u32): i32 {
         previousAccess = rowAccess;
       }
       if (code == LENGTH_FOLLOWS) at = writeNumber(at, pages);
+      store<u8>(start, <u8>head);
     }
-    store<u8>(start, <u8>head);
     previousEnd = page + pages;
     offsetEnd = offsetPage + pages;
-    if (previousEnd > ALL_PAGES) {
-      status = BEYOND;
-      break;
-    }
-    if (offsetEnd > limit) {
-      status = OUTSIDE;
+    // Neither is near 2^63: what is too large makes its difference negative.
+    if (<i64>((ALL_PAGES - previousEnd) | (limit - offsetEnd)) < 0) {
+      status = previousEnd > ALL_PAGES ? BEYOND : OUTSIDE;
       break;
     }
   }
@@ -174,11 +180,11 @@ export function codecMappingsDecode(source: usize, sourceEnd: usize, last: bool,
   let previousEnd = endPage;
   let previousAccess = access;
   let current = entry;
-  let currentIndex: u32 = 0;
+  let currentIndex = NO_ARENA;
   let offsetEnd: u64 = 0;
   let arenaPages: u64 = 0;
   if (current != 0) {
-    currentIndex = <u32>((current - arenas) / ENTRY);
+    currentIndex = <u64>((current - arenas) / ENTRY);
     offsetEnd = load<u64>(current, 8);
     arenaPages = load<u64>(current);
   }
@@ -205,13 +211,13 @@ export function codecMappingsDecode(source: usize, sourceEnd: usize, last: bool,
       if ((head & OTHER_ARENA) != 0) {
         const index = readNumber(at, sourceEnd);
         at = numberEnd;
-        if (at == 0 || index >= <u64>arenaCount || (current != 0 && <u32>index == currentIndex)) {
-          status = at == 0 ? NUMBER : index >= <u64>arenaCount ? ARENA : FORM;
+        if (at == 0 || index >= <u64>arenaCount || index == currentIndex) {
+          status = at == 0 ? NUMBER : index == currentIndex ? FORM : ARENA;
           break;
         }
         if (current != 0) store<u64>(current, offsetEnd, 8);
-        currentIndex = <u32>index;
-        current = arenas + <usize>currentIndex * ENTRY;
+        currentIndex = index;
+        current = arenas + <usize>index * ENTRY;
         arenaPages = load<u64>(current);
         offsetEnd = load<u64>(current, 8);
       } else if (current == 0) {
@@ -237,7 +243,7 @@ export function codecMappingsDecode(source: usize, sourceEnd: usize, last: bool,
           status = CUT;
           break;
         }
-        const value = <u32>load<u8>(at++);
+        const value = <u64>load<u8>(at++);
         if (value - 1 >= ACCESS_BOTH || value == previousAccess) {
           status = value == previousAccess ? FORM : ACCESS;
           break;
@@ -253,19 +259,14 @@ export function codecMappingsDecode(source: usize, sourceEnd: usize, last: bool,
         }
       }
     }
-    store<u64>(row, previousEnd << PAGE_SHIFT);
-    store<u64>(row, pages << PAGE_SHIFT, 8);
-    store<u64>(row, offsetEnd << PAGE_SHIFT, 16);
-    store<u32>(row, currentIndex, 24);
-    store<u32>(row, previousAccess, 28);
+    store<u64>(row, (previousEnd << PAGE_SHIFT) | previousAccess);
+    store<u64>(row, (pages << PAGE_SHIFT) | (currentIndex & PAGE_MASK), 8);
+    store<u64>(row, (offsetEnd << PAGE_SHIFT) | (currentIndex >>> PAGE_SHIFT), 16);
     previousEnd += pages;
     offsetEnd += pages;
-    if (previousEnd > ALL_PAGES) {
-      status = BEYOND;
-      break;
-    }
-    if (offsetEnd > arenaPages) {
-      status = current == 0 ? ARENA : OUTSIDE;
+    // As in codecMappingsEncode(); without an arena there are no pages in it.
+    if (<i64>((ALL_PAGES - previousEnd) | (arenaPages - offsetEnd)) < 0) {
+      status = current == 0 ? ARENA : previousEnd > ALL_PAGES ? BEYOND : OUTSIDE;
       break;
     }
   }

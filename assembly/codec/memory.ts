@@ -1,7 +1,7 @@
 /**
  * Where the codec keeps what it works on. One instance serves one encoding or decoding at a time.
  *
- *      HEAP         CRC tables          8 x 256 x u32, filled by codecStart()
+ *      HEAP         CRC tables          16 x 256 x u32, filled by codecStart()
  *      STAGING      rows                a chunk of rows on its way in or out: the wrapper copies it from or to a table
  *      FREE         the job's own       a blob that is read or written, an index, a table of arenas: the wrapper says
  *                                       where, codecReserve() makes the room
@@ -56,7 +56,7 @@ export const COMPATIBLE: i32 = 44;
 
 const HEAP: usize = (__heap_base + 15) & ~15;
 export const CRC_TABLES: usize = HEAP;
-export const STAGING: usize = HEAP + 8192;
+export const STAGING: usize = HEAP + 0x4000;
 export const STAGING_SIZE: usize = 0x20000;
 export const FREE: usize = STAGING + STAGING_SIZE;
 

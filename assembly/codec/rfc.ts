@@ -10,6 +10,7 @@
 import { ACCESS, BEYOND, codecReserve, COMPATIBLE, EMPTY, fail, FOREIGN_NODE, FOREIGN_SIZE, MISSING, NAME, OK, TWICE } from './memory';
 import { codecFdtCursor, moveCursor } from './fdt-write';
 import { BEGIN_NODE, END_NODE, FDT_END, PROPERTY, storeBig } from './fdt';
+import { PAGE_MASK } from './lengths';
 import { nameAt, nameLength, next, tokenAt, valueAt, valueLength } from './fdt-read';
 
 const ROW: usize = 24;
@@ -34,31 +35,38 @@ function writeDecimal(at: usize, value: u32): usize {
 }
 
 /**
- * Appends a node for each of `count` rows, named `first` and on, to the node that is being written. Rows are `stride`
- * apart and begin as above; their u32 at `protAt`, with `prot` added to it, is iommu-prot. `start`, `length` and
- * `protName` are the places of the three names among the strings.
+ * Appends a node for each of `count` rows, named `first` and on, to the node that is being written. Rows are as above, or
+ * as in mappings.ts, both of 24 bytes. `start`, `length` and `prot` are the places of the three names among the strings.
  */
-export function codecRfcWrite(rows: usize, count: u32, stride: usize, protAt: usize, prot: u32, first: u32, start: u32, length: u32, protName: u32): bool {
+export function codecRfcWrite(rows: usize, count: u32, mappings: bool, first: u32, start: u32, length: u32, prot: u32): bool {
   let at = codecFdtCursor();
   if (!codecReserve(at + <usize>count * LONGEST_NODE + 4)) return false;
   for (let index: u32 = 0; index < count; index++) {
+    let iova = load<u64>(rows);
+    let bytes = load<u64>(rows, 8);
+    let iommuProt = load<u32>(rows, 16);
+    if (mappings) {
+      iommuProt = <u32>(iova & PAGE_MASK) | IOMMU_CACHE;
+      iova &= ~PAGE_MASK;
+      bytes &= ~PAGE_MASK;
+    }
     storeBig(at, BEGIN_NODE);
     at = writeDecimal(at + 4, first + index);
     storeBig(at, PROPERTY);
     storeBig(at + 4, 8);
     storeBig(at + 8, start);
-    store<u64>(at, load<u64>(rows), 12);
+    store<u64>(at, iova, 12);
     storeBig(at + 20, PROPERTY);
     storeBig(at + 24, 8);
     storeBig(at + 28, length);
-    store<u64>(at, load<u64>(rows, 8), 32);
+    store<u64>(at, bytes, 32);
     storeBig(at + 40, PROPERTY);
     storeBig(at + 44, 4);
-    storeBig(at + 48, protName);
-    store<u32>(at, load<u32>(rows + protAt) | prot, 52);
+    storeBig(at + 48, prot);
+    store<u32>(at, iommuProt, 52);
     storeBig(at + 56, END_NODE);
     at += 60;
-    rows += stride;
+    rows += ROW;
   }
   moveCursor(at);
   return true;
@@ -66,6 +74,8 @@ export function codecRfcWrite(rows: usize, count: u32, stride: usize, protAt: us
 
 /** IOMMU_READ, WRITE, CACHE, NOEXEC, MMIO, PRIV: include/linux/iommu.h. */
 const ALL_PROT: u32 = 0x3f;
+/** What the kernel adds to the permissions of every mapping; those have the numbers of IOMMU_READ and IOMMU_WRITE. */
+const IOMMU_CACHE: u32 = 4;
 
 // What codecRfcNext() comes upon; failures are negative statuses.
 const DONE: i32 = 0;

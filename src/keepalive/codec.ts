@@ -43,9 +43,7 @@ export interface CodecExports extends Record<string, unknown> {
   codecRfcWrite(
     rows: number,
     count: number,
-    stride: number,
-    protAt: number,
-    prot: number,
+    mappings: number,
     first: number,
     startName: number,
     lengthName: number,

@@ -22,8 +22,8 @@ import {
 } from './saved-state.js';
 
 const PAGE = 4096;
-const MAPPING_ROW = 32;
-const EXTENT_ROW = 24;
+/** Bytes of a row, of mappings as of extents. */
+const ROW = 24;
 const ARENA_ENTRY = 24;
 const MAX_SESSION_NAME = 63;
 
@@ -191,7 +191,7 @@ class Decoder {
     const { codec } = this;
     const { core, free, staging, stagingSize } = codec;
     const table = new ExtentTable(packed.count);
-    const limit = Math.floor(stagingSize / EXTENT_ROW);
+    const limit = Math.floor(stagingSize / ROW);
     let at = free + packed.place.offset;
     const end = at + packed.place.length;
     core.codecExtentsBegin(BigInt(size / PAGE));
@@ -200,7 +200,7 @@ class Decoder {
       const rows = core.codecExtentsRows();
       if (status !== OK) refuseRow(packed, table.length + rows, (core.codecFault() >>> 0) - free, status);
       if (rows === 0) break;
-      table.decodedRows(codec.bytes.subarray(staging, staging + rows * EXTENT_ROW));
+      table.decodedRows(codec.bytes.subarray(staging, staging + rows * ROW));
       at = core.codecExtentsPackedEnd() >>> 0;
     }
     checkCount(packed, table.length, end - at);
@@ -347,7 +347,7 @@ function replaceMappings<T>(state: State<PackedIoas>, replace: (mappings: Packed
  * Reads a state and checks all of it. What follows the state in `bytes` is ignored, so that it may come out of a file
  * of whole pages.
  *
- * Memory beyond the tables that it returns (32 bytes a mapping, 24 an extent): the state once, 256 KiB, and some hundred
+ * Memory beyond the tables that it returns (24 bytes for each mapping and extent): the state once, 256 KiB, and some hundred
  * bytes for each of at most 65 536 nodes and properties.
  *
  * @throws StateError when it is damaged, requires what this library does not understand, or contradicts itself.
@@ -365,12 +365,12 @@ export function decodeState(bytes: Uint8Array): State {
       let at = free + packed.place.offset;
       const end = at + packed.place.length;
       while (table.length < packed.count) {
-        const limit = Math.min(stagingSize / MAPPING_ROW, packed.count - table.length);
+        const limit = Math.min(Math.floor(stagingSize / ROW), packed.count - table.length);
         const status = core.codecMappingsDecode(at, end, 1, staging, limit);
         const rows = core.codecMappingsRows();
         if (status !== OK) refuseRow(packed, table.length + rows, (core.codecFault() >>> 0) - free, status);
         if (rows === 0) break;
-        table.decodedRows(codec.bytes.subarray(staging, staging + rows * MAPPING_ROW));
+        table.decodedRows(codec.bytes.subarray(staging, staging + rows * ROW));
         at = core.codecMappingsPackedEnd() >>> 0;
       }
       checkCount(packed, table.length, end - at);
@@ -398,7 +398,7 @@ export class PackedMappings implements Iterable<MappingTable> {
   }
 
   /**
-   * Tables of up to 4096 mappings.
+   * Tables of up to 5461 mappings.
    *
    * @throws StateError when one of them is not in order; those before it have been seen by then.
    */
@@ -416,7 +416,7 @@ export class PackedMappings implements Iterable<MappingTable> {
         const piece = bytes.subarray(offset, offset + window);
         codec.bytes.set(piece, free);
         const last = offset + piece.length === bytes.length;
-        const limit = Math.min(stagingSize / MAPPING_ROW, packed.count - done);
+        const limit = Math.min(Math.floor(stagingSize / ROW), packed.count - done);
         const status = core.codecMappingsDecode(free, free + piece.length, last ? 1 : 0, staging, limit);
         const rows = core.codecMappingsRows();
         if (status !== OK) {
@@ -427,7 +427,7 @@ export class PackedMappings implements Iterable<MappingTable> {
         done += rows;
         offset += (core.codecMappingsPackedEnd() >>> 0) - free;
         const table = MappingTable.decoded(this.#arenas, rows);
-        table.decodedRows(codec.bytes.subarray(staging, staging + rows * MAPPING_ROW));
+        table.decodedRows(codec.bytes.subarray(staging, staging + rows * ROW));
         yield table;
       }
       checkCount(packed, done, bytes.length - offset);

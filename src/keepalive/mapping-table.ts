@@ -21,14 +21,18 @@ export interface SavedMapping {
 
 const PAGE = 4096;
 const ALL_PAGES = 2 ** 52;
+/** What the rows have bits for. */
+const MAX_ARENAS = 2 ** 24;
 const READABLE = 1;
 const WRITEABLE = 2;
-const ROW = 32;
+const ROW = 24;
+/** Of a row's numbers: the part that is a multiple of 4096, and the rest. */
+const LOW = 0xfffn;
 
 /**
- * Mappings in ascending order of IOVA, disjoint, 32 bytes each:
- * `{u64 iova, u64 length, u64 offset, u32 arena, u32 access}`, where `arena` is an index into {@link arenas} and
- * `access` is 1 for readable, 2 for writeable, 3 for both.
+ * Mappings in ascending order of IOVA, disjoint, 24 bytes each: `{u64 iova, u64 length, u64 offset}`. These are multiples
+ * of 4096; the lowest twelve bits of each hold the rest: `access`, which is 1 for readable, 2 for writeable, 3 for both,
+ * and the low and the high half of `arena`, an index into {@link arenas}.
  */
 export class MappingTable extends RowTable<SavedMapping> {
   /** Tokens of the arenas, in the order in which they came up. */
@@ -54,11 +58,8 @@ export class MappingTable extends RowTable<SavedMapping> {
   /** @internal */
   decodedRows(rows: Uint8Array): void {
     this.appendRows(rows);
-    const last = this.at(this.length - 1);
-    this.#endPage = Number(
-      (this.view.getBigUint64(last, true) + this.view.getBigUint64(last + 8, true)) >> 12n,
-    );
-    if (this.#endPage === 0) this.#endPage = ALL_PAGES;
+    const { iova, length } = this.get(this.length - 1);
+    this.#endPage = Number(iova >> 12n) + length / PAGE;
   }
 
   /** Tokens of the arenas that the rows refer to by index. */
@@ -69,6 +70,8 @@ export class MappingTable extends RowTable<SavedMapping> {
   #indexFor(token: bigint): number {
     let index = this.#indexOf.get(token);
     if (index === undefined) {
+      if (this.#arenas.length === MAX_ARENAS)
+        throw new RangeError(`a table refers to ${MAX_ARENAS} arenas at most`);
       index = this.#arenas.push(token) - 1;
       this.#indexOf.set(token, index);
     }
@@ -104,23 +107,25 @@ export class MappingTable extends RowTable<SavedMapping> {
     const arena = this.#indexFor(token);
     const at = this.append();
     const { view } = this;
-    view.setBigUint64(at, iova, true);
-    view.setBigUint64(at + 8, BigInt(length), true);
-    view.setBigUint64(at + 16, BigInt(offset), true);
-    view.setUint32(at + 24, arena, true);
-    view.setUint32(at + 28, access, true);
+    view.setBigUint64(at, iova | BigInt(access), true);
+    view.setBigUint64(at + 8, BigInt(length + (arena & 0xfff)), true);
+    view.setBigUint64(at + 16, BigInt(offset + (arena >>> 12)), true);
     this.#endPage = endPage;
   }
 
   override get(index: number): Required<SavedMapping> {
     const at = this.at(index);
     const { view } = this;
-    const access = view.getUint32(at + 28, true);
+    const first = view.getBigUint64(at, true);
+    const second = view.getBigUint64(at + 8, true);
+    const third = view.getBigUint64(at + 16, true);
+    const access = Number(first & LOW);
+    const arena = Number((second & LOW) | ((third & LOW) << 12n));
     return {
-      iova: view.getBigUint64(at, true) as Iova,
-      length: Number(view.getBigUint64(at + 8, true)),
-      arena: this.#arenas[view.getUint32(at + 24, true)] as bigint,
-      offset: Number(view.getBigUint64(at + 16, true)),
+      iova: (first & ~LOW) as Iova,
+      length: Number(second & ~LOW),
+      arena: this.#arenas[arena] as bigint,
+      offset: Number(third & ~LOW),
       readable: (access & READABLE) !== 0,
       writeable: (access & WRITEABLE) !== 0,
     };

@@ -41,12 +41,8 @@ export interface RfcState<Areas = AreaTable> {
 }
 
 const COMPATIBLE = 'iommufd-v0';
-const AREA_ROW = 24;
-/** Offsets of what becomes `iommu-prot` in the rows of either table. */
-const PROT_AT = 16;
-const ACCESS_AT = 28;
-/** What the kernel adds to the permissions of every mapping. */
-const IOMMU_CACHE = 4;
+/** Bytes of a row, of either table. */
+const ROW = 24;
 
 /**
  * Writes the mappings of a state, or of what {@link importRfc} returned, in the RFC's layout.
@@ -92,23 +88,13 @@ function writeAreas(codec: Codec, writer: FdtWriter, table: MappingTable | AreaT
   const { core, staging, stagingSize } = codec;
   const names = ['iova-start', 'iova-len', 'iommu-prot'].map(name => writer.string(name));
   const [start, length, prot] = names as [number, number, number];
-  const fromMappings = table instanceof MappingTable;
-  const { rows, rowSize } = table;
-  const chunk = Math.floor(stagingSize / rowSize);
+  const { rows } = table;
+  const chunk = Math.floor(stagingSize / ROW);
   for (let first = 0; first < table.length; first += chunk) {
-    const piece = rows.subarray(first * rowSize, (first + chunk) * rowSize);
+    const piece = rows.subarray(first * ROW, (first + chunk) * ROW);
     codec.bytes.set(piece, staging);
-    const written = core.codecRfcWrite(
-      staging,
-      piece.length / rowSize,
-      rowSize,
-      fromMappings ? ACCESS_AT : PROT_AT,
-      fromMappings ? IOMMU_CACHE : 0,
-      first,
-      start,
-      length,
-      prot,
-    );
+    const mappings = table instanceof MappingTable ? 1 : 0;
+    const written = core.codecRfcWrite(staging, piece.length / ROW, mappings, first, start, length, prot);
     if (!written) codec.exhausted();
   }
 }
@@ -136,7 +122,7 @@ export function importRfc(bytes: Uint8Array): RfcState {
     const paths = new Set<string>();
     core.codecRfcBegin();
     for (;;) {
-      const event = core.codecRfcNext(staging, Math.floor(stagingSize / AREA_ROW));
+      const event = core.codecRfcNext(staging, Math.floor(stagingSize / ROW));
       if (event === -NO_MEMORY) codec.exhausted();
       if (event < 0) {
         const offset = (core.codecFault() >>> 0) - free;
@@ -144,7 +130,7 @@ export function importRfc(bytes: Uint8Array): RfcState {
       }
       if (event === Event.Done) break;
       if (event === Event.Rows) {
-        areas.decodedRows(codec.bytes.subarray(staging, staging + core.codecRfcRows() * AREA_ROW));
+        areas.decodedRows(codec.bytes.subarray(staging, staging + core.codecRfcRows() * ROW));
         if (!core.codecRfcInOrder()) areas.inOrder = false;
         continue;
       }
