@@ -29,7 +29,8 @@ const MAX_SESSION_NAME = 63;
 
 /** Where a packed property is, and what is said of it. */
 interface Packed {
-  readonly reader: RecordReader;
+  /** Of its node. */
+  readonly path: string;
   readonly name: 'mappings' | 'extents';
   readonly place: TreeProperty;
   readonly count: number;
@@ -163,7 +164,7 @@ class Decoder {
         name,
       );
     }
-    return { reader, name, place, count };
+    return { path: reader.node.path, name, place, count };
   }
 
   #arena(reader: RecordReader): SavedArena {
@@ -247,15 +248,22 @@ function keptOf(reader: RecordReader): ReturnType<RecordReader['kept']> {
   return reader.kept();
 }
 
-function refuseRow({ reader, name }: Packed, row: number, offset: number, status: number): never {
-  const place = { path: reader.node.path, property: name, offset };
-  throw new StateError(StateErrorCode.Invalid, place, `row ${row}: ${reasonOf(status)}`);
+function refuseRow({ path, name }: Packed, row: number, offset: number, status: number): never {
+  throw new StateError(
+    StateErrorCode.Invalid,
+    { path, property: name, offset },
+    `row ${row}: ${reasonOf(status)}`,
+  );
 }
 
-function checkCount({ reader, name, count }: Packed, found: number, left: number): void {
+function checkCount({ path, name, place, count }: Packed, found: number, left: number): void {
   if (found === count && left === 0) return;
   const excess = left > 0 ? `, and ${left} bytes after them` : '';
-  reader.invalid(name, `there should be ${count} rows, and there are ${found}${excess}`);
+  throw new StateError(
+    StateErrorCode.Invalid,
+    { path, property: name, offset: place.offset },
+    `there should be ${count} rows, and there are ${found}${excess}`,
+  );
 }
 
 function pciAddressOf(reader: RecordReader, name: string): PciAddress {

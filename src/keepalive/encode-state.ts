@@ -5,6 +5,7 @@ import { isPciAddress } from '../pci/address.js';
 import { type Codec, NO_MEMORY, OK, reasonOf, withCodec } from './codec.js';
 import { ExtentTable } from './extent-table.js';
 import type { FdtNode } from './fdt.js';
+import { MAX_ENTRIES } from './fdt-tree.js';
 import { FdtValue } from './fdt-value.js';
 import { FdtWriter } from './fdt-writer.js';
 import { MappingTable } from './mapping-table.js';
@@ -12,6 +13,7 @@ import type { RowTable } from './row-table.js';
 import {
   checkReferences,
   type Kept,
+  MAX_VALUE,
   type MappingSource,
   nodeName,
   RecordType,
@@ -40,6 +42,10 @@ interface Draft {
 
 function draft(name: string, properties: Iterable<readonly [string, Uint8Array]>, kept?: Kept): Draft {
   const made: Draft = { name, properties: new Map(properties), children: [] };
+  for (const [property, value] of made.properties as Map<string, Uint8Array>) {
+    if (value.length > MAX_VALUE)
+      throw new RangeError(`${name}: ${property} is longer than ${MAX_VALUE} bytes`);
+  }
   for (const [property, value] of kept?.properties ?? []) {
     if (made.properties.has(property)) {
       throw new RangeError(`${name}: kept property ${property} is one that the record has itself`);
@@ -83,6 +89,7 @@ class Encoder {
   /** Where the codec finds the arenas of the mappings that are being packed. */
   readonly #arenaTable: number;
   readonly #blob: number;
+  #entries = 0;
 
   constructor(codec: Codec, arenas: readonly SavedArena[], maxArenas: number) {
     this.#codec = codec;
@@ -96,6 +103,10 @@ class Encoder {
   /** Writes `node` and all below it in order of names. @returns the addresses of its values */
   node(node: Draft): ReadonlyMap<string, number> {
     const { name, properties, children } = node;
+    this.#entries += 1 + properties.size;
+    if (this.#entries > MAX_ENTRIES) {
+      throw new RangeError(`a state must not have more than ${MAX_ENTRIES} nodes and properties`);
+    }
     this.#writer.beginNode(name);
     const places = new Map<string, number>();
     for (const [property, value] of [...properties].sort(byName)) {
@@ -366,7 +377,8 @@ function pieces(source: MappingSource): Pieces {
  * Memory: the output twice, and 256 KiB; mappings that come piece by piece are never all there.
  *
  * @throws TypeError, RangeError when the state is not one: a field has a wrong kind or value, records are there twice or
- * refer to what is not there, or a mapping or extent lies outside its arena.
+ * refer to what is not there, a mapping or extent lies outside its arena, or there are more than 65 536 nodes and
+ * properties, which is more than is read.
  */
 export function encodeState(state: State<MappingSource>): Uint8Array {
   const { arenas, iommufds, devices, sessions, drivers, kept, ...rest } = state;

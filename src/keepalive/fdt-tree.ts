@@ -86,6 +86,10 @@ export function readBlob(codec: Codec, input: Uint8Array): Blob {
 
   const reserved = core.codecFdtReservations() >>> 0;
   const count = core.codecFdtReservationCount() >>> 0;
+  if (count > MAX_ENTRIES) {
+    const reason = `it has more than ${MAX_ENTRIES} memory reservations`;
+    throw new StateError(StateErrorCode.Damaged, { offset: reserved - free }, reason);
+  }
   const { bytes } = codec;
   const view = new DataView(bytes.buffer, reserved, count * 16);
   const reservations = Array.from({ length: count }, (_, entry) => ({

@@ -4,7 +4,7 @@ import type { Codec } from './codec.js';
 import { copyNode, type FdtNode } from './fdt.js';
 import type { TreeNode, TreeProperty } from './fdt-tree.js';
 import { FdtValue } from './fdt-value.js';
-import { type Kept, RecordType, typeAndVersion } from './saved-state.js';
+import { type Kept, MAX_VALUE, RecordType, typeAndVersion } from './saved-state.js';
 
 /** Says of a node that whoever reads it must understand it; of properties, where it lists them. */
 const REQUIRED = 'required';
@@ -15,9 +15,6 @@ const known = new Map(
     return [type, version];
   }),
 );
-
-/** Longest list of two cells each, and of strings, in bytes: what is made of them takes some times that. */
-const MAX_LIST = 2 ** 20;
 
 /** The properties and nodes of one record. What is asked for is taken; {@link kept} is the rest. */
 export class RecordReader {
@@ -56,7 +53,7 @@ export class RecordReader {
   #value<T>(name: string, read: (bytes: Uint8Array) => T | undefined, expected: string): T | undefined {
     const property = this.place(name);
     if (!property) return undefined;
-    if (property.length > MAX_LIST) this.invalid(name, `it must be of at most ${MAX_LIST} bytes`);
+    if (property.length > MAX_VALUE) this.invalid(name, `it must be of at most ${MAX_VALUE} bytes`);
     const value = read(this.#codec.copy(this.#codec.free + property.offset, property.length));
     return value ?? this.invalid(name, `it must be ${expected}`);
   }

@@ -137,6 +137,9 @@ export const RecordType = {
 } as const;
 export type RecordType = (typeof RecordType)[keyof typeof RecordType];
 
+/** Longest value of a property that is not packed and not the driver's own, in bytes. */
+export const MAX_VALUE = 2 ** 20;
+
 /** A `compatible` taken apart, `undefined` where it does not end in `-vN`. */
 export function typeAndVersion(compatible: string): { type: string; version: string } | undefined {
   const match = /^(.*)-v([0-9]+)$/s.exec(compatible);

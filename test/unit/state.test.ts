@@ -846,6 +846,22 @@ t.test('what is no state is not encoded', async t => {
   ];
   for (const [title, state, message] of cases)
     t.throws(() => encodeState(state), { name: 'RangeError', message }, title);
+  const many = Array.from({ length: 22_000 }, (_, id) => ({ id, ioases: [] }));
+  t.throws(
+    () => encodeState({ ...decodeState(good), iommufds: many, devices: [], drivers: [] }),
+    /more than 65536 nodes/,
+  );
+  const ranges = Array.from({ length: 65_537 }, (_, i) => ({
+    first: BigInt(2 * i) as Iova,
+    last: BigInt(2 * i) as Iova,
+  }));
+  const crowded = {
+    ...all,
+    iommufds: [{ id: 7, ioases: [{ id: 12, allowed: ranges, mappings: new MappingTable() }] }],
+    devices: [],
+    drivers: [],
+  };
+  t.throws(() => encodeState(crowded), /allowed-iovas is longer than 1048576 bytes/);
   t.throws(() => encodeState(with_({ colour: 1 })), { name: 'TypeError', message: /no such field: colour/ });
   t.throws(() => encodeState(ioas(5)), TypeError);
   t.throws(() => encodeState(ioas([5])), TypeError);
