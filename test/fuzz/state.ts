@@ -14,13 +14,13 @@ import { random } from '../support/random.js';
 import { plain, randomState } from '../support/random-state.js';
 import type { FuzzTarget } from './fuzz.js';
 
-/** Where a blob has a node, a property, or a number of one. */
+/** Where things are in a seed. */
 interface Layout {
-  readonly structAt: number;
-  readonly structEnd: number;
   /** Offsets of tokens. */
   readonly tokens: readonly number[];
-  /** Offsets and lengths of values that are packed rows. */
+  /** Offsets and lengths of values, */
+  readonly values: readonly (readonly [at: number, length: number])[];
+  /** and of those among them that are packed rows. */
   readonly packed: readonly (readonly [at: number, length: number])[];
 }
 
@@ -79,16 +79,18 @@ function repair(bytes: Uint8Array): void {
 
 function layoutOf(bytes: Uint8Array): Layout {
   const tokens: number[] = [];
+  const values: [number, number][] = [];
   const packed: [number, number][] = [];
   walk(
     bytes,
     at => tokens.push(at),
     (name, at, length) => {
-      if (length > 0 && (name === 'mappings' || name === 'extents')) packed.push([at, length]);
+      if (length === 0) return;
+      values.push([at, length]);
+      if (name === 'mappings' || name === 'extents') packed.push([at, length]);
     },
   );
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  return { structAt: view.getUint32(8), structEnd: (tokens.at(-1) ?? 0) + 8, tokens, packed };
+  return { tokens, values, packed };
 }
 
 const words = [
@@ -133,7 +135,7 @@ function mutate(
 ): Uint8Array {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   if (bytes.length < 44) return bytes;
-  switch (random.below(12)) {
+  switch (random.below(13)) {
     case 0: // bits
       for (let count = 1 + random.below(8); count > 0; count--) {
         const at = random.below(bytes.length);
@@ -192,23 +194,27 @@ function mutate(
       bytes.set(kept, b);
       return bytes;
     }
-    default: {
-      // packed rows, which checksums keep from being reached otherwise
-      if (layout.packed.length === 0) {
-        bytes[random.below(bytes.length)] = random.below(256);
-        return bytes;
-      }
-      const [at, length] = pick(random, layout.packed);
-      for (let count = 1 + random.below(4); count > 0; count--) {
-        const index = at + random.below(length);
-        if (index < bytes.length)
-          bytes[index] = random.below(3)
-            ? random.below(256)
-            : pick(random, [0, 0x0f, 0x40, 0x7f, 0x80, 0xff]);
-      }
-      return bytes;
-    }
+    case 9:
+    case 10: // values, the structure around them left alone
+      return changeValue(random, bytes, layout.values, [0, 1, 0x2d, 0x30, 0x40, 0x61, 0x76, 0xff]);
+    default: // packed rows, which checksums keep from being reached otherwise
+      return changeValue(random, bytes, layout.packed, [0, 0x0f, 0x40, 0x7f, 0x80, 0xff]);
   }
+}
+
+/** Changes some bytes of one of these values, often to what matters there. */
+function changeValue(
+  random: Random,
+  bytes: Uint8Array,
+  values: Layout['values'],
+  telling: readonly number[],
+): Uint8Array {
+  const [at, length] = values.length > 0 ? pick(random, values) : [0, bytes.length];
+  for (let count = 1 + random.below(4); count > 0; count--) {
+    const index = at + random.below(length);
+    if (index < bytes.length) bytes[index] = random.below(3) ? random.below(256) : pick(random, telling);
+  }
+  return bytes;
 }
 
 /** The codec's own memory: what it has at first, and what an input may make of it. */
