@@ -6,6 +6,7 @@ import {
   HOLE,
   MIXED,
   ORDER,
+  PARENT,
   RECYCLING,
   START,
   UNUSED,
@@ -26,7 +27,7 @@ import { chunkCount, queued, ticketFirst, ticketNow } from './recycling';
 import { prefixOf, suffixOf } from './search';
 import { blocksOf, freeUnits, lowestNode, root, rootLevel, unitsOf } from './tree';
 
-/** Two of free, mixed and start in one place, or a kind without a start. */
+/** Two of free, mixed and start in one place, or a kind where nothing starts. */
 export const BAD_MASKS: i32 = 1;
 /** A child that its slot could do without. */
 export const NOT_JOINED: i32 = 2;
@@ -37,7 +38,8 @@ export const BAD_RUNS: i32 = 4;
 export const BAD_BLOCK: i32 = 5;
 export const BAD_COUNTS: i32 = 6;
 export const BAD_POOL: i32 = 7;
-export const BAD_LOWEST: i32 = 8;
+/** A parent, or the list of lowest nodes, that is not what the children say. */
+export const BAD_LINKS: i32 = 8;
 export const BAD_QUEUE: i32 = 9;
 
 const UNITS: usize = memory.data(8 * 5, 16);
@@ -112,6 +114,7 @@ function checkNode(at: usize, level: i32, base: u64): i32 {
       const status = checkNode(child, level - 1, where);
       if (status != 0) return status;
       where = base + (<u64>slot) * size;
+      if (level > 2 && <usize>load<u32>(child, PARENT) != at) return BAD_LINKS;
       if (level > 1 && longestRun(child, level - 1) == DIRTY) dirtyBelow = true;
       if (!roomsAre(at, level, bit, level == 1 ? wordOrder(load<u64>(child, FREE)) : <i32>load<u32>(child, ORDER))) return BAD_ORDER;
       run += prefix;
@@ -167,7 +170,7 @@ export function checkAll(): i32 {
   let node = root();
   for (let level = rootLevel - 1; level > 0; level--) {
     node = node != 0 && has(node, MIXED, 1) ? childAt(node, level + 1, 0) : 0;
-    if (lowestNode(level) != node) return BAD_LOWEST;
+    if (lowestNode(level) != node) return BAD_LINKS;
   }
   const waiting = ticketNow() - ticketFirst();
   if (waiting != blocksOf(RECYCLING)) return BAD_QUEUE;

@@ -54,7 +54,7 @@ function soilAll(node: usize, parent: usize): void {
   }
 }
 
-/** Turns a slot's bit in the rooms for k from `from` to `to`, the latter excluded. */
+/** From level 2 on: turns a slot's bit in the rooms for k from `from` to `to`, the latter excluded. */
 @inline function turnRooms(node: usize, slot: i32, from: i32, to: i32): void {
   const bit = bitOf(slot);
   const end = node + ((<usize>to) << 3);

@@ -159,7 +159,7 @@ function longestInWord(word: u64): u64 {
 }
 
 /** Computes the longest runs of a node and of what is below it, where they are not known. */
-export function refresh(node: usize, level: i32): void {
+function refresh(node: usize, level: i32): void {
   if (longestRun(node, level) != DIRTY) return;
   const free = load<u64>(node, FREE);
   const mixed = load<u64>(node, MIXED);

@@ -39,6 +39,7 @@ const BATCH_SIZE: i32 = 512;
 let shift: u64 = 0;
 let granuleBytes: f64 = 0;
 let delayed: bool = false;
+let firstFit: bool = false;
 let status: i32 = OK;
 
 /** Blocks on their way in or out, 16 bytes each: u64 first | kind, u64 last. */
@@ -69,13 +70,15 @@ export function iovaBatch(): usize {
  * An empty space: all of it is free, for `iovaHole` to narrow or `iovaLoad` to fill.
  *
  * @param granule log2 of the unit in bytes
+ * @param isFirstFit allocations go to the lowest address that fits, rather than to an aligned block if there is one
  * @param ticket of the first block to be freed
  */
-export function iovaInit(granule: u32, isDelayed: bool, ticket: f64): i32 {
+export function iovaInit(granule: u32, isDelayed: bool, isFirstFit: bool, ticket: f64): i32 {
   if (granule < LEAST_GRANULE || granule > MOST_GRANULE || !(ticket >= 0)) return INVALID;
   shift = granule;
   granuleBytes = <f64>(1 << granule);
   delayed = isDelayed;
+  firstFit = isFirstFit;
   resetPool();
   // The root is one more node than a change makes.
   if (!roomFor(2)) return NO_MEMORY;
@@ -133,7 +136,7 @@ export function iovaAllocate(size: f64): u64 {
   const units = ((<u64>size - 1) >> shift) + 1;
   if (!roomForOne()) return refuse(NO_MEMORY);
   const k = orderFor(units);
-  const first = allocateAligned(units, k);
+  const first = firstFit && k > 0 ? NONE : allocateAligned(units, k);
   return first != NONE ? toAddress(first) : allocateBlock(units, k, 1, 0, span() - 1, 0);
 }
 
@@ -141,7 +144,9 @@ export function iovaAllocate(size: f64): u64 {
 function allocateBlock(units: u64, k: i32, alignment: u64, from: u64, to: u64, boundary: u64): u64 {
   // A block of 2^k units at a multiple of that crosses no boundary it fits in.
   const order: u64 = (<u64>1) << (<u64>k);
-  let first = lowestAligned(k, (from + (order - 1)) & ~(order - 1));
+  // One of its own size, at a multiple of its size, is where first fit would put it.
+  const isAligned = !firstFit || (units == order && alignment == order);
+  let first = isAligned ? lowestAligned(k, (from + (order - 1)) & ~(order - 1)) : NONE;
   if (first == NONE || first + (units - 1) > to) {
     first = lowestRun(units, alignment, from, to, boundary);
     if (first == NONE) return refuse(NO_SPACE);

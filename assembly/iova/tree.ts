@@ -63,6 +63,7 @@ const COUNTS: usize = memory.data(16 * (HOLE + 1), 16);
 export function freeUnits(): u64 {
   return span() - unitsOf(ALLOCATED) - unitsOf(RESERVED) - unitsOf(RECYCLING) - unitsOf(HOLE);
 }
+/** Counts what is added to a kind; what is taken away wraps around. */
 @inline export function tally(kind: i32, units: u64, blocks: u64): void {
   const at = COUNTS + ((<usize>kind) << 4);
   store<u64>(at, load<u64>(at) + units);

@@ -99,7 +99,8 @@ export abstract class DmaMemory implements Disposable {
       throw error;
     }
     const last = (this.iova + BigInt(size - 1)) as Iova;
-    this.#iovas = new IovaSpace([{ first: this.iova, last }], { granule: CACHE_LINE });
+    // First fit, since arenas are made just as large as what is to be carved out of them.
+    this.#iovas = new IovaSpace([{ first: this.iova, last }], { granule: CACHE_LINE, firstFit: true });
   }
 
   #require(): void {

@@ -23,7 +23,7 @@ const Kind = { Allocated: 0, Reserved: 1, Recycling: 2, Hole: 3, Free: 4 } as co
 const BATCH = 512;
 
 interface IovaExports extends Record<string, unknown> {
-  iovaInit(granule: number, isDelayed: boolean, ticket: number): number;
+  iovaInit(granule: number, isDelayed: boolean, isFirstFit: boolean, ticket: number): number;
   iovaStatus(): number;
   iovaPrepare(changes: number): number;
   iovaHole(first: bigint, last: bigint): number;
@@ -63,6 +63,11 @@ export interface IovaSpaceOptions {
   granule?: number;
   /** Ranges that are freed are not handed out again before {@link IovaSpace.recycle}; off by default. */
   delayedRecycling?: boolean;
+  /**
+   * Every allocation goes to the lowest address that fits, so that allocations made in turn lie side by side and sizes
+   * that add up to the whole fit in it. Costs more (see {@link IovaSpace}); off by default.
+   */
+  firstFit?: boolean;
 }
 
 /** Where an allocation may be. */
@@ -103,6 +108,7 @@ export interface IovaSnapshot {
   readonly version: 1;
   readonly granule: number;
   readonly delayedRecycling: boolean;
+  readonly firstFit: boolean;
   /**
    * All that is not free, in address order, two words each: the first address, with the kind in its low bits (0
    * allocated, 1 reserved, 2 recycling, 3 hole), and the last.
@@ -124,22 +130,24 @@ export interface IovaSnapshot {
  * is taken, the rest stays free. Where there is no such block, to the lowest address that fits. For one granule, and
  * for powers of two at their own alignment, this is first fit. Larger ones stay at multiples of their size, so that
  * an IOMMU can use large pages for them, table entries are shared by what belongs together, and finding room takes no
- * search. What fits somewhere is never refused, and the same calls give the same addresses.
+ * search; with the option `firstFit` they, too, go to the lowest address that fits. What fits somewhere is never refused, and the same calls give the same addresses.
  *
  * **What it costs.** Allocating and freeing takes O(log n) steps, n being the size of the space in granules, at any
  * population: a few nodes of a tree with 64 branches each. The exception is the "lowest address that fits", taken
- * when no aligned block is free within the limits. It first brings the longest free run of every node up to date that
+ * when no aligned block is free within the limits, and with `firstFit` for all but those powers of two. It first brings the longest free run of every node up to date that
  * changed since the last time: at most 64 steps for each of the O(log n) nodes that each call in between has changed.
  * Then it takes O(64 log n) steps with the default alignment and no `boundary`; with either of those it also visits
  * every run that is long enough but not once its start is aligned.
  *
- * Memory follows the population, at most 32 bytes for each run of 64 granules that is not all in one block and 384
- * bytes for each larger such part; what is given up inside is used again.
+ * Memory follows the population: 256 bytes for each 512 granules of which some 64 are not all in one block, and 128
+ * for each 4096 granules that are not; for each larger such part, 64 times as long on every level, 832. What is given
+ * up is used again, though never given back to the system.
  */
 export class IovaSpace implements Iterable<IovaBlock> {
   /** In bytes. */
   readonly granule: number;
   readonly delayedRecycling: boolean;
+  readonly firstFit: boolean;
   readonly #core: IovaExports;
   readonly #memory: WebAssembly.Memory;
   // Calling these two through the exports object costs more than what they do.
@@ -152,12 +160,10 @@ export class IovaSpace implements Iterable<IovaBlock> {
    * @throws TypeError, RangeError
    */
   constructor(ranges: Iterable<IovaRange>, options: IovaSpaceOptions = {}) {
-    const { granule = PAGE, delayedRecycling = false } = options;
+    const { granule = PAGE, delayedRecycling = false, firstFit = false } = options;
     this.granule = checkPowerOfTwo('granule', granule, MIN_GRANULE, MAX_GRANULE);
-    if (typeof delayedRecycling !== 'boolean') {
-      throw new TypeError(`delayedRecycling must be a boolean, got ${typeof delayedRecycling}`);
-    }
-    this.delayedRecycling = delayedRecycling;
+    this.delayedRecycling = checkBoolean('delayedRecycling', delayedRecycling);
+    this.firstFit = checkBoolean('firstFit', firstFit);
     const holes = this.#holesBetween(ranges);
     const { exports, memory } = instantiate<IovaExports>(1);
     this.#core = exports;
@@ -170,7 +176,8 @@ export class IovaSpace implements Iterable<IovaBlock> {
 
   /** All of it free, not even holes. */
   #clear(ticket: number): void {
-    this.#done(this.#core.iovaInit(Math.log2(this.granule), this.delayedRecycling, ticket));
+    const { granule, delayedRecycling, firstFit } = this;
+    this.#done(this.#core.iovaInit(Math.log2(granule), delayedRecycling, firstFit, ticket));
   }
 
   /**
@@ -415,6 +422,7 @@ export class IovaSpace implements Iterable<IovaBlock> {
       version: 1,
       granule: this.granule,
       delayedRecycling: this.delayedRecycling,
+      firstFit: this.firstFit,
       blocks: concatenate(blocks),
       recycling: concatenate(recycling),
       ticket: this.ticket(),
@@ -426,13 +434,14 @@ export class IovaSpace implements Iterable<IovaBlock> {
     if (typeof snapshot !== 'object' || snapshot === null || snapshot.version !== 1) {
       throw new TypeError('not a snapshot of an IOVA space, or of a later version');
     }
-    const { granule, delayedRecycling, blocks, recycling, ticket } = snapshot;
+    const { granule, delayedRecycling, firstFit, blocks, recycling, ticket } = snapshot;
     if (!(blocks instanceof BigUint64Array && recycling instanceof BigUint64Array)) {
       throw new TypeError('snapshot: blocks and recycling must be of type BigUint64Array');
     }
     checkInteger('snapshot: ticket', ticket, recycling.length);
     if (blocks.length % 2 !== 0) throw new RangeError('snapshot: blocks must have two words each');
-    const space = new IovaSpace([{ first: 0n as Iova, last: TOP as Iova }], { granule, delayedRecycling });
+    const all = { first: 0n as Iova, last: TOP as Iova };
+    const space = new IovaSpace([all], { granule, delayedRecycling, firstFit });
     space.#load(snapshot);
     return space;
   }
@@ -497,6 +506,11 @@ export class IovaSpace implements Iterable<IovaBlock> {
 
 function isInUse(kind: IovaBlockKind): boolean {
   return kind !== IovaBlockKind.Free && kind !== IovaBlockKind.Hole;
+}
+
+function checkBoolean(title: string, value: boolean): boolean {
+  if (typeof value !== 'boolean') throw new TypeError(`${title} must be a boolean, got ${typeof value}`);
+  return value;
 }
 
 function checkSize(size: number | bigint): bigint {

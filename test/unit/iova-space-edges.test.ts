@@ -50,6 +50,18 @@ t.test('where allocations go', async t => {
   space.check();
 });
 
+t.test('first fit', async t => {
+  const space = new IovaSpace([range(0x1_0000, 0x1_ffff)], { granule: 64, firstFit: true });
+  const [a, b] = [space.allocate(192) as Iova, space.allocate(4096 - 192) as Iova];
+  t.same([a, b], [0x1_0000n, 0x1_00c0n], 'side by side');
+  t.equal(space.allocate(5000, { alignment: 4096 }), 0x1_1000n);
+  t.equal(space.allocate(0xf000 - 5056), 0x1_1000n + 5056n, 'to the last byte');
+  t.equal(space.freeBytes, 0n);
+  space.free(a);
+  t.equal(IovaSpace.from(space.snapshot()).allocate(65), a);
+  space.check();
+});
+
 t.test('both ends of the address space', async t => {
   const space = new IovaSpace([range(0, TOP)]);
   t.equal(space.freeBytes, 2n ** 64n - 2n * 4096n);
@@ -101,6 +113,7 @@ t.test('bad arguments change nothing', async t => {
   }
   t.throws(() => new IovaSpace(x86, { granule: '64' as unknown as number }), typeError);
   t.throws(() => new IovaSpace(x86, { delayedRecycling: 1 as unknown as boolean }), typeError);
+  t.throws(() => new IovaSpace(x86, { firstFit: 'no' as unknown as boolean }), typeError);
 
   const space = new IovaSpace(x86);
   const block = space.allocate(4 * PAGE) as Iova;
@@ -336,7 +349,7 @@ t.test('damaged snapshots are refused', async t => {
   t.throws(damaged(none, { version: 2 as 1 }), typeError);
   t.throws(damaged(none, { blocks: [] as unknown as BigUint64Array }), typeError);
   t.throws(damaged(none, { recycling: new Uint8Array() as unknown as BigUint64Array }), typeError);
-  t.throws(damaged(none, { delayedRecycling: 'yes' as unknown as boolean }), typeError);
+  t.throws(damaged(none, { firstFit: 'yes' as unknown as boolean }), typeError);
   t.throws(() => IovaSpace.from(undefined as unknown as IovaSnapshot), typeError);
   t.throws(() => IovaSpace.from(null as unknown as IovaSnapshot), typeError);
 
@@ -409,7 +422,7 @@ t.test('memory follows the population', async t => {
 });
 
 interface Core extends Record<string, unknown> {
-  iovaInit(granule: number, isDelayed: boolean, ticket: number): number;
+  iovaInit(granule: number, isDelayed: boolean, isFirstFit: boolean, ticket: number): number;
   iovaHole(first: bigint, last: bigint): number;
   iovaAllocate(size: number): bigint;
   iovaAllocateWithin(...values: bigint[]): bigint;
@@ -428,7 +441,7 @@ t.test('when memory ends, nothing is half-done', async t => {
   for (const isDelayed of [false, true]) {
     const memory = new WebAssembly.Memory({ initial: 1, maximum: 4 });
     const core = instantiateSync<Core>(new WebAssembly.Module(bytes), { env: { memory } }).exports;
-    t.equal(core.iovaInit(12, isDelayed, 0), 0);
+    t.equal(core.iovaInit(12, isDelayed, false, 0), 0);
     t.equal(core.iovaHole(0n, 4095n), 0);
     t.equal(core.iovaHole(BigInt.asIntN(64, TOP - 4095n), -1n), 0);
     // Blocks far apart take a path each.

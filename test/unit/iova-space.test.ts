@@ -111,6 +111,7 @@ function dense(base: bigint, granule: number, units: number, longest: number): f
     ranges: lengths.map(list => orAll(base, rangesFrom(base, granule, list))),
     granule: fc.constant(granule),
     delayed: fc.boolean(),
+    firstFit: fc.boolean(),
     steps: fc.array(stepsOf(granule, at, size, alignment, most), {
       minLength: 1,
       maxLength: 500,
@@ -205,6 +206,7 @@ function sparse(granule: number): fc.Arbitrary<Setting> {
     ),
     granule: fc.constant(granule),
     delayed: fc.boolean(),
+    firstFit: fc.boolean(),
     steps: fc.array(stepsOf(granule, at, anySize(granule), alignment, ranges), {
       minLength: 1,
       maxLength: 500,

@@ -25,15 +25,17 @@ const max = (a: bigint, b: bigint): bigint => (a > b ? a : b);
 export class IovaModel {
   readonly granule: bigint;
   readonly delayed: boolean;
+  readonly firstFit: boolean;
   /** All that is not free. */
   blocks: Block[] = [];
   /** First addresses in the order in which they were freed, with their number. */
   waiting: { first: bigint; number: number }[] = [];
   freed = 0;
 
-  constructor(ranges: readonly Range[], granule: number, delayed: boolean) {
+  constructor(ranges: readonly Range[], granule: number, delayed: boolean, firstFit: boolean) {
     this.granule = BigInt(granule);
     this.delayed = delayed;
+    this.firstFit = firstFit;
     for (const hole of this.#outside(ranges)) this.#insert({ ...hole, kind: IovaBlockKind.Hole });
   }
 
@@ -95,10 +97,8 @@ export class IovaModel {
     const limit = boundary === undefined ? undefined : BigInt(boundary);
     if (limit !== undefined && rounded > limit) return undefined;
     // The lowest free block of that order, then the lowest place of all.
-    for (const [room, multiple] of [
-      [order, order],
-      [rounded, alignment],
-    ] as const) {
+    const anywhere = [rounded, alignment] as const;
+    for (const [room, multiple] of this.firstFit ? [anywhere] : [[order, order] as const, anywhere]) {
       for (const run of this.runs) {
         let first = alignUp(max(run.first, lowest), multiple);
         if (limit !== undefined && first / limit !== (first + rounded - 1n) / limit) {

@@ -20,6 +20,7 @@ export interface Setting {
   readonly ranges: readonly Range[];
   readonly granule: number;
   readonly delayed: boolean;
+  readonly firstFit: boolean;
   readonly steps: readonly Step[];
 }
 
@@ -34,9 +35,9 @@ export interface Tally {
 
 const CHECK_EVERY = 64;
 
-export function run({ ranges, granule, delayed, steps }: Setting, tally: Tally): void {
-  const model = new IovaModel(ranges, granule, delayed);
-  let space = new IovaSpace(ranges as IovaRange[], { granule, delayedRecycling: delayed });
+export function run({ ranges, granule, delayed, firstFit, steps }: Setting, tally: Tally): void {
+  const model = new IovaModel(ranges, granule, delayed, firstFit);
+  let space = new IovaSpace(ranges as IovaRange[], { granule, delayedRecycling: delayed, firstFit });
   const tickets: number[] = [];
 
   const compare = (): void => {
