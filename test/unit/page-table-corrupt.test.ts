@@ -96,6 +96,11 @@ for (const { name, format, options } of formats) {
     ]) {
       for (const level of [1, 2]) {
         const { table, pages } = make();
+        // What lies beyond the heap in linear memory looks like tables, but is somewhere else.
+        const decoy = tablePage(
+          Object.fromEntries(Array.from({ length: 512 }, (_, at) => [at, pageEntry(format, 0n)])),
+        );
+        for (let at = 0n; at < 4n; at++) memory.load(physicalAddress(0x9_0000_0000n + at * 4096n), decoy);
         writeEntry(memory, pages[level] as bigint, index(level), tableEntry(format, level, to));
         const start = (AT >> BigInt(12 + 9 * level)) << BigInt(12 + 9 * level);
         refuses(table, { code: 'OUTSIDE_MEMORY', level, index: index(level), iova: start });
@@ -106,7 +111,7 @@ for (const { name, format, options } of formats) {
           code: 'OUTSIDE_MEMORY',
           level,
         });
-        t.same([...table.translateMany(BigUint64Array.of(AT))].length, 1);
+        t.same([...table.translateMany(BigUint64Array.of(AT, AT))], [2n ** 64n - 1n, 2n ** 64n - 1n]);
         t.ok([...table.entries()].length > 0, 'raw entries are listed all the same');
       }
     }
@@ -303,6 +308,51 @@ test('a dump: pages anywhere, in any order, thousands of them', async t => {
   t.equal(dump.pages, pages.size, 'loaded pages stay');
 });
 
+test('pages are found wherever they were loaded, and only there', async t => {
+  const numbers = random();
+  t.comment(`seed ${numbers.seed}`);
+  const pages = new TableMemory({ base: physicalAddress(40n << 12n), pages: 8 });
+  for (let round = 0; round < 40; round++) {
+    pages.clear();
+    const loaded = new Map<number, number>();
+    const most = 1 + numbers.below(300);
+    let next = 0;
+    for (let times = 0; times < most; times++) {
+      // Close together, so that windows join on either side, now and then as a run; some within the heap.
+      const first = numbers.below(2) === 0 && next < 400 ? next : numbers.below(400);
+      const count = numbers.below(4) === 0 ? 1 + numbers.below(30) : 1;
+      next = first + count;
+      const bytes = new Uint8Array(count * TABLE_PAGE);
+      for (let at = 0; at < count; at++) {
+        const mark = 1 + numbers.below(255);
+        bytes.fill(mark, at * TABLE_PAGE, (at + 1) * TABLE_PAGE);
+        loaded.set(first + at, mark);
+      }
+      pages.load(physicalAddress(first << 12), bytes);
+    }
+    for (let at = 0; at < 440; at++) {
+      const mark = loaded.get(at);
+      const address = physicalAddress(at << 12);
+      if (mark === undefined) assert.throws(() => pages.read(address), RangeError);
+      else
+        assert(
+          pages.read(address).every(byte => byte === mark),
+          `page ${at}`,
+        );
+    }
+    const inHeap = [...loaded.keys()].filter(at => at >= 40 && at < 48).length;
+    assert.equal(pages.freePages, 8 - inHeap);
+    assert.equal(pages.pages, 8 + loaded.size - inHeap);
+    // New tables go between what is loaded.
+    for (let free = 8 - inHeap; free > 0; free--) {
+      const { root } = PageTable.create(PageTableFormat.ArmStage1, pages);
+      assert(!loaded.has(Number(root >> 12n)));
+    }
+    assert.throws(() => PageTable.create(PageTableFormat.ArmStage1, pages), { code: 'NO_MEMORY' });
+  }
+  t.pass();
+});
+
 test('compare finds the first difference', async t => {
   const other = new TableMemory(64);
   const pair = (): [PageTable, PageTable] => {
@@ -361,6 +411,9 @@ test('too little memory: refused, and not a bit is changed', async t => {
         // Splits a page of 1 GiB.
         () => table.unmap(iova((1n << 30n) + 0x123000n), 0x1000),
         () => table.unmap(iova((1n << 30n) + 0x5a5a5000n - 0x20000000n), 0x5000),
+        // Needs tables at both ends, of which some are the same.
+        () => table.map(iova(5n << 30n), physicalAddress(5n << 30n), 1n << 30n),
+        () => table.unmap(iova((5n << 30n) + 0x1000n), (1n << 30n) - 0x2000n),
         () => table.map(iova((1n << 38n) - 4096n), physicalAddress(0n), (1n << 21n) + 4096n),
       ];
       let refused = false;

@@ -183,6 +183,29 @@ test('what an entry above withholds, nothing below can give', async t => {
   }
 });
 
+test('x86: PAT moves from bit 12 to bit 7 when a large page is split', async t => {
+  memory.clear();
+  const table = PageTable.create(X86FirstStage, memory);
+  table.map(iova(1n << 30n), physicalAddress(1n << 30n), 1n << 30n);
+  const [, leaf] = [...table.entries()].slice(-2);
+  const page = memory.read(leaf?.table as PhysicalAddress);
+  new DataView(page.buffer).setBigUint64(
+    (leaf?.index as number) * 8,
+    (leaf?.value as bigint) | 0x1000n,
+    true,
+  );
+  memory.load(leaf?.table as PhysicalAddress, page);
+  table.verify();
+  t.equal(table.translate(iova(1n << 30n))?.address, 1n << 30n);
+  table.unmap(iova(1n << 30n), 4096);
+  table.verify();
+  for (const { kind, level, iova: at, value } of table.entries()) {
+    if (kind === 'leaf') t.equal(value, at | (level === 0 ? 0xe7n : 0x10e7n));
+  }
+  table.map(iova(1n << 30n), physicalAddress(1n << 30n), 4096);
+  t.equal(table.translate(iova((1n << 30n) + 5n))?.address, (1n << 30n) + 5n);
+});
+
 test('sign extension', async t => {
   memory.clear();
   const table = PageTable.create(X86FirstStage, memory, { signExtend: true });
