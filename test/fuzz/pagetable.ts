@@ -52,6 +52,8 @@ interface Seed {
   readonly options: PageTableOptions;
   readonly root: PhysicalAddress;
   readonly pages: readonly { readonly address: PhysicalAddress; readonly bytes: Uint8Array }[];
+  /** The slots of each page that are not zero. */
+  readonly taken: readonly (readonly number[])[];
   /** The same table, never changed. */
   readonly sound: PageTable;
 }
@@ -60,21 +62,34 @@ function makeSeed(format: PageTableFormat, options: PageTableOptions): Seed {
   const memory = new TableMemory({ base: physicalAddress(BASE), pages: PAGES });
   const table = PageTable.create(format, memory, options);
   for (const [at, to, length] of MAPPINGS) table.map(iova(at), physicalAddress(to), length);
-  const addresses = new Set<PhysicalAddress>([...table.entries()].map(entry => entry.table));
-  const pages = [...addresses].map(address => ({ address, bytes: memory.read(address) }));
-  return { format, options: { ...options, levels: table.levels }, root: table.root, pages, sound: table };
+  const addresses = [...new Set([...table.entries()].map(entry => entry.table))];
+  const pages = addresses.map(address => ({ address, bytes: memory.read(address) }));
+  const taken = addresses.map(address => [
+    ...new Set([...table.entries()].filter(entry => entry.table === address).map(entry => entry.index)),
+  ]);
+  return {
+    format,
+    options: { ...options, levels: table.levels },
+    root: table.root,
+    pages,
+    taken,
+    sound: table,
+  };
 }
 
 /** Spoils the pages that are loaded, a little. */
-function mutate(pages: DataView[], addresses: readonly bigint[], random: Random): void {
+function mutate(
+  pages: DataView[],
+  taken: readonly (readonly number[])[],
+  addresses: readonly bigint[],
+  random: Random,
+): void {
   const pick = <T>(list: readonly T[]): T => list[random.below(list.length)] as T;
   for (let times = random.below(4); times >= 0; times--) {
     const page = pick(pages);
-    let slot = random.below(512);
-    // Mostly entries that are there: the low half of one is never zero.
-    for (let tries = random.below(600); tries > 0 && page.getUint32(slot * 8, true) === 0; tries--) {
-      slot = (slot + 1) % 512;
-    }
+    // Mostly entries that are there.
+    const slot =
+      random.below(8) === 0 ? random.below(512) : pick(taken[pages.indexOf(page)] as readonly number[]);
     const value = page.getBigUint64(slot * 8, true);
     const set = (to: bigint): void => page.setBigUint64(slot * 8, to, true);
     const keep = 0xfff0_0000_0000_0fffn;
@@ -96,9 +111,9 @@ function mutate(pages: DataView[], addresses: readonly bigint[], random: Random)
       case 5: {
         // An entry of another table, or one repeated a few times.
         const other = pick(pages);
-        const taken = other.getBigUint64(random.below(512) * 8, true) || value;
+        const copied = other.getBigUint64(random.below(512) * 8, true) || value;
         for (let count = random.below(20); count >= 0; count--) {
-          page.setBigUint64(((slot + count) % 512) * 8, taken, true);
+          page.setBigUint64(((slot + count) % 512) * 8, copied, true);
         }
         break;
       }
@@ -170,7 +185,7 @@ export function target(): FuzzTarget {
       ({ address }) =>
         new DataView(memory.memory.buffer, memory.core.pageTablePage(address) >>> 0, TABLE_PAGE),
     );
-    mutate(views, addresses, random);
+    mutate(views, seed.taken, addresses, random);
     const table = PageTable.open(seed.format, memory, seed.root, seed.options);
 
     const place = (): Iova =>
