@@ -83,10 +83,14 @@ export function codecFree(): usize {
   return FREE;
 }
 
+/** Addresses stay positive as the signed numbers that they are outside. */
+const LIMIT: usize = 0x7fff_0000;
+
 /** Makes memory reach up to `end`; grows by a quarter at least, so that an output of n bytes is moved O(log n) times. */
 export function codecReserve(end: usize): bool {
   const have = (<usize>memory.size()) << 16;
   if (end <= have) return true;
+  if (end > LIMIT) return false;
   const needed = <i32>((end - have + 0xffff) >>> 16);
   const ample = memory.size() >>> 2;
   if (ample > needed && memory.grow(ample) >= 0) return true;

@@ -101,6 +101,8 @@ export function reasonOf(status: number): string {
 }
 
 const STAGING_SIZE = 0x20000;
+/** Of assembly/codec/memory.ts; larger numbers would wrap on their way there. */
+const MAX_ADDRESS = 0x7fff_0000;
 /** An instance that has grown beyond this many bytes is not kept. */
 const KEPT_SIZE = 4 * 2 ** 20;
 
@@ -138,11 +140,11 @@ export class Codec {
 
   /** @throws RangeError when there is not that much memory. */
   reserve(end: number): void {
-    if (end > 0xffff_0000 || !this.core.codecReserve(end)) this.exhausted();
+    if (end > MAX_ADDRESS || !this.core.codecReserve(end)) this.exhausted();
   }
 
   exhausted(): never {
-    throw new RangeError('the state is larger than the 4 GiB that its codec can reach');
+    throw new RangeError('the state is larger than the 2 GiB that its codec can work in');
   }
 
   crc32c(at: number, length: number): number {

@@ -41,7 +41,7 @@ interface Draft {
 }
 
 function draft(name: string, properties: Iterable<readonly [string, Uint8Array]>, kept?: Kept): Draft {
-  const made: Draft = { name, properties: new Map(properties), children: [] };
+  const made: Draft = { name, properties: new Map(properties), children: (kept?.nodes ?? []).map(draftOf) };
   for (const [property, value] of made.properties as Map<string, Uint8Array>) {
     if (value.length > MAX_VALUE)
       throw new RangeError(`${name}: ${property} is longer than ${MAX_VALUE} bytes`);
@@ -52,7 +52,6 @@ function draft(name: string, properties: Iterable<readonly [string, Uint8Array]>
     }
     made.properties.set(property, value);
   }
-  made.children.push(...(kept?.nodes ?? []).map(draftOf));
   return made;
 }
 
@@ -202,7 +201,7 @@ class Encoder {
       ],
       kept,
     );
-    made.children.push(...ioases.map(ioas => this.#ioas(ioas, made.name)));
+    for (const ioas of ioases) made.children.push(this.#ioas(ioas, made.name));
     return made;
   }
 
@@ -400,18 +399,21 @@ export function encodeState(state: State<MappingSource>): Uint8Array {
   checkReferences(withPieces, arenasOf, (_record, property, reason) => {
     throw new RangeError(`${property}: ${reason}`);
   });
-  const lists = withPieces.iommufds.flatMap(({ ioases }) => ioases.map(ioas => arenasOf(ioas).length));
+  const maxArenas = withPieces.iommufds
+    .flatMap(({ ioases }) => ioases)
+    .reduce((most, ioas) => Math.max(most, arenasOf(ioas).length), 0);
   return withCodec(codec => {
-    const encoder = new Encoder(codec, arenas, Math.max(0, ...lists));
+    const encoder = new Encoder(codec, arenas, maxArenas);
     const root = draft('', [['compatible', string(RecordType.State)]], kept);
     root.properties.set('crc32c', u32(0));
-    root.children.push(
-      ...arenas.map(arena => encoder.arena(arena)),
-      ...withPieces.iommufds.map(iommufd => encoder.iommufd(iommufd)),
-      ...devices.map(device),
-      ...drivers.map(driver),
-      ...sessions.toSorted((a, b) => compare(a.name, b.name)).map(session),
-    );
+    const records = [
+      arenas.map(arena => encoder.arena(arena)),
+      withPieces.iommufds.map(iommufd => encoder.iommufd(iommufd)),
+      devices.map(device),
+      drivers.map(driver),
+      sessions.toSorted((a, b) => compare(a.name, b.name)).map(session),
+    ];
+    for (const record of records.flat()) root.children.push(record);
     return encoder.finish(encoder.node(root).get('crc32c') as number);
   });
 }

@@ -5,6 +5,9 @@ import { type Codec, NO_MEMORY, OK, reasonOf, TOO_MANY } from './codec.js';
 /** Nodes and properties that a tree may have in all. Their objects take some hundred bytes each. */
 export const MAX_ENTRIES = 65_536;
 
+/** Of a blob, in bytes. */
+export const MAX_SIZE = 2 ** 30;
+
 const BEGIN_NODE = 1;
 const END_NODE = 2;
 const HEADER_SIZE = 36;
@@ -54,6 +57,9 @@ export function openBlob(codec: Codec, input: Uint8Array): void {
   const header = new DataView(input.buffer, input.byteOffset, input.length);
   const says = input.length < HEADER_SIZE ? input.length : header.getUint32(4);
   const available = Math.min(input.length, Math.max(says, HEADER_SIZE));
+  if (available > MAX_SIZE) {
+    throw new StateError(StateErrorCode.Damaged, { offset: 4 }, `it is larger than ${MAX_SIZE} bytes`);
+  }
   codec.reserve(free + available);
   codec.bytes.set(input.subarray(0, available), free);
   refuse(codec, core.codecFdtOpen(free, available));

@@ -2,12 +2,10 @@
 import { checkInteger, checkU64 } from '../check.js';
 import type { Codec } from './codec.js';
 import type { FdtReservation } from './fdt.js';
+import { MAX_SIZE } from './fdt-tree.js';
 
 const nodeName = /^[0-9A-Za-z,._+*#?@-]{1,255}$/;
 const MAX_DEPTH = 64;
-/** That totalsize can express, and that leaves room for what the codec has below. */
-const MAX_SIZE = 0xfff0_0000;
-
 export class FdtWriter {
   readonly #codec: Codec;
   readonly #blob: number;
@@ -103,7 +101,7 @@ export class FdtWriter {
     const { bytes } = this.#codec;
     Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).write(text, at, 'latin1');
     const size = at + text.length - this.#blob;
-    if (size > MAX_SIZE) this.#codec.exhausted();
+    if (size > MAX_SIZE) throw new RangeError(`the tree is larger than ${MAX_SIZE} bytes`);
     return size;
   }
 

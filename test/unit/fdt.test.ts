@@ -123,6 +123,8 @@ const PROPERTY = 3;
 const NOP = 4;
 const DONE = 9;
 const ROOT = [BEGIN, 0];
+const good = [...ROOT, PROPERTY, 2, 0, 'ab\0\0', END, DONE];
+
 /** Sets fields of the header. */
 const set =
   (...fields: [field: number, value: number][]) =>
@@ -131,7 +133,6 @@ const set =
   };
 
 t.test('what is not a flattened device tree is refused, with the place', async t => {
-  const good = [...ROOT, PROPERTY, 2, 0, 'ab\0\0', END, DONE];
   t.equal(readFdt(build(good)).root.properties.get('p')?.length, 2);
 
   const cases: [string, Uint8Array, RegExp, number][] = [
@@ -249,6 +250,14 @@ t.test('more nodes and properties than are read', async t => {
     name: 'StateError',
     message: /more than 65536 nodes and properties/,
   });
+});
+
+t.test('more than 1 GiB', async t => {
+  // Never touched beyond the header, so it costs nothing.
+  const bytes = new Uint8Array(2 ** 30 + 4096);
+  bytes.set(build(good));
+  new DataView(bytes.buffer).setUint32(4, 2 ** 30 + 4);
+  t.throws(() => readFdt(bytes), { name: 'StateError', offset: 4, message: /larger than 1073741824 bytes/ });
 });
 
 t.test('more reservations than are read', async t => {
