@@ -63,6 +63,7 @@ export { PageSize } from './memory/memfd.js';
 export type {
   CompareOptions,
   DirtyExtent,
+  PageFlags,
   PagePermissions,
   PageTableDifference,
   PageTableEntry,

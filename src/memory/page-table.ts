@@ -5,7 +5,7 @@
  */
 import type { Iova, PhysicalAddress } from '../address.js';
 import { checkAligned, checkInteger, checkU64 } from '../check.js';
-import { PageTableError, PageTableErrorCode, type PageTablePlace } from '../errors.js';
+import { PageTableError, PageTableErrorCode, type PageTablePlace, undo } from '../errors.js';
 import {
   decodeFlags,
   encodeFlags,
@@ -18,7 +18,12 @@ import {
 } from './page-table-format.js';
 import { TABLE_PAGE, TableMemory } from './table-memory.js';
 
-export { type PagePermissions, PageTableFormat, type PageTableOptions } from './page-table-format.js';
+export {
+  type PageFlags,
+  type PagePermissions,
+  PageTableFormat,
+  type PageTableOptions,
+} from './page-table-format.js';
 
 /** What an IOVA is mapped to. */
 export interface PageTranslation extends PageFlags {
@@ -242,8 +247,11 @@ export class PageTable {
         status === INVALID
           ? this.#outOfRange(...range(failed), view.getBigUint64(failed + 16, true))
           : statusError(this.#memory, status);
-      for (let at = 0; at < failed; at += stride) this.unmap(...range(at));
-      throw error;
+      undo(error, [
+        () => {
+          for (let at = 0; at < failed; at += stride) this.unmap(...range(at));
+        },
+      ]);
     }
   }
 
