@@ -10,16 +10,12 @@ export { linux } from '../bindings/linux.js';
 export type { SyscallResult, Syscalls, Watch } from '../bindings/syscalls.js';
 export type { DeviceAddress, Iova, IovaRange, PhysicalAddress } from './address.js';
 export { iova, physicalAddress } from './address.js';
-export type { KernelErrorDetails, PageTablePlace, StatePlace } from './errors.js';
+export type { KernelErrorDetails } from './errors.js';
 export {
   DeviceError,
   DeviceErrorCode,
   DisposedError,
   KernelError,
-  PageTableError,
-  PageTableErrorCode,
-  StateError,
-  StateErrorCode,
 } from './errors.js';
 export { Hwpt } from './iommufd/hwpt.js';
 export type { FileRange, MapOptions, PhysicalExtent, Translation } from './iommufd/ioas.js';
@@ -50,6 +46,8 @@ export type {
   State,
 } from './keepalive/saved-state.js';
 export { RecordType } from './keepalive/saved-state.js';
+export type { StatePlace } from './keepalive/state-error.js';
+export { StateError, StateErrorCode } from './keepalive/state-error.js';
 export type { AddressSpace } from './memory/address-space.js';
 export { allocateIova, freeIova } from './memory/address-space.js';
 export type { DeviceSegment } from './memory/device-pages.js';
@@ -74,6 +72,8 @@ export type {
   PageTranslation,
 } from './memory/page-table.js';
 export { PageTable, PageTableFormat } from './memory/page-table.js';
+export type { PageTablePlace } from './memory/page-table-error.js';
+export { PageTableError, PageTableErrorCode } from './memory/page-table-error.js';
 export type { TableMemoryOptions } from './memory/table-memory.js';
 export { TableMemory } from './memory/table-memory.js';
 export type { OpenDeviceOptions } from './open-device.js';

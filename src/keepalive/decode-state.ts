@@ -1,6 +1,5 @@
 /** Reads saved states: see `saved-state.ts` for what they consist of. @module */
 import type { IovaRange } from '../address.js';
-import { StateError, StateErrorCode } from '../errors.js';
 import { PageSize } from '../memory/memfd.js';
 import { isPciAddress, type PciAddress } from '../pci/address.js';
 import { type Codec, giveBackCodec, OK, reasonOf, takeCodec, withCodec } from './codec.js';
@@ -20,6 +19,7 @@ import {
   type SavedSession,
   type State,
 } from './saved-state.js';
+import { StateError, StateErrorCode } from './state-error.js';
 
 const PAGE = 4096;
 /** Bytes of a row, of mappings as of extents. */

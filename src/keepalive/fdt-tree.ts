@@ -1,6 +1,7 @@
 /** The tree within a blob that the codec holds: what the readers of saved states walk. @module */
-import { StateError, StateErrorCode } from '../errors.js';
+
 import { type Codec, NO_MEMORY, OK, reasonOf, TOO_MANY } from './codec.js';
+import { StateError, StateErrorCode } from './state-error.js';
 
 /** Nodes and properties that a tree may have in all. Their objects take some hundred bytes each. */
 export const MAX_ENTRIES = 65_536;

@@ -1,10 +1,11 @@
 /** Takes a record of a saved state apart, and keeps what is left of it. @module */
-import { StateError, StateErrorCode } from '../errors.js';
+
 import type { Codec } from './codec.js';
 import { copyNode, type FdtNode } from './fdt.js';
 import type { TreeNode, TreeProperty } from './fdt-tree.js';
 import { FdtValue } from './fdt-value.js';
 import { type Kept, MAX_VALUE, RecordType, typeAndVersion } from './saved-state.js';
+import { StateError, StateErrorCode } from './state-error.js';
 
 /** Says of a node that whoever reads it must understand it; of properties, where it lists them. */
 const REQUIRED = 'required';

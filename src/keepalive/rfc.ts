@@ -15,13 +15,13 @@
  * @module
  */
 import { checkInteger } from '../check.js';
-import { StateError, StateErrorCode } from '../errors.js';
 import { AreaTable } from './area-table.js';
 import { type Codec, NO_MEMORY, reasonOf, withCodec } from './codec.js';
 import { MAX_ENTRIES, openBlob } from './fdt-tree.js';
 import { FdtValue } from './fdt-value.js';
 import { FdtWriter } from './fdt-writer.js';
 import { MappingTable } from './mapping-table.js';
+import { StateError, StateErrorCode } from './state-error.js';
 
 /** An IOAS in the RFC's layout. */
 export interface RfcIoas<Areas = AreaTable> {

@@ -5,7 +5,8 @@
  */
 import type { Iova, PhysicalAddress } from '../address.js';
 import { checkAligned, checkInteger, checkU64 } from '../check.js';
-import { PageTableError, PageTableErrorCode, type PageTablePlace, undo } from '../errors.js';
+import { undo } from '../errors.js';
+import { PageTableError, PageTableErrorCode, type PageTablePlace } from './page-table-error.js';
 import {
   decodeFlags,
   encodeFlags,

@@ -1,8 +1,8 @@
 /** Memory for page tables: pages at physical addresses, inside one instance of the core. @module */
 import type { PhysicalAddress } from '../address.js';
 import { checkAligned, checkInteger, checkU64 } from '../check.js';
-import { PageTableError, PageTableErrorCode } from '../errors.js';
 import { instantiate } from '../wasm.js';
+import { PageTableError, PageTableErrorCode } from './page-table-error.js';
 
 /** The core's functions, see assembly/pagetable/index.ts. */
 export interface PageTableCore extends Record<string, unknown> {

@@ -2,8 +2,8 @@
 // error; and where verify() finds nothing wrong, nothing else does, before and after changes.
 import assert from 'node:assert/strict';
 import { type Iova, iova, type PhysicalAddress, physicalAddress } from '../../src/address.js';
-import { PageTableError } from '../../src/errors.js';
 import { PageTable, PageTableFormat, type PageTableOptions } from '../../src/memory/page-table.js';
+import { PageTableError } from '../../src/memory/page-table-error.js';
 import { TABLE_PAGE, TableMemory } from '../../src/memory/table-memory.js';
 import type { Random } from '../support/random.js';
 import type { FuzzTarget } from './fuzz.js';

@@ -2,12 +2,12 @@
 // again as the same. In part of the inputs the checksums are made right again, so that what lies behind them is reached.
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
-import { StateError } from '../../src/errors.js';
 import { crc32c, withCodec } from '../../src/keepalive/codec.js';
 import { decodeState, decodeStateInPieces } from '../../src/keepalive/decode-state.js';
 import { encodeState } from '../../src/keepalive/encode-state.js';
 import { readFdt, writeFdt } from '../../src/keepalive/fdt.js';
 import { exportRfc, importRfc } from '../../src/keepalive/rfc.js';
+import { StateError } from '../../src/keepalive/state-error.js';
 import { FROM_DTC, goldenFile, goldenRfc, goldenStates } from '../support/golden-states.js';
 import type { Random } from '../support/random.js';
 import { random } from '../support/random.js';

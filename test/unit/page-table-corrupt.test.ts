@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'tap';
 import { iova, type PhysicalAddress, physicalAddress } from '../../src/address.js';
-import { PageTableError } from '../../src/errors.js';
 import { PageTable, PageTableFormat } from '../../src/memory/page-table.js';
+import { PageTableError } from '../../src/memory/page-table-error.js';
 import { TABLE_PAGE, TableMemory } from '../../src/memory/table-memory.js';
 import { random } from '../support/random.js';
 import { formats, readEntry, tablePage, writeEntry } from './support/page-tables.js';
