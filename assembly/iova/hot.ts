@@ -89,27 +89,32 @@ function carry(child: usize, parent: usize, unit: u64, order: i32): void {
   }
 }
 
-@inline function setRoom(node: usize, k: usize, others: u64, bit: u64): u64 {
-  const room = (load<u64>(node + (k << 3), BOTTOM_ROOMS) & others) | bit;
-  store<u64>(node + (k << 3), room, BOTTOM_ROOMS);
-  return room;
+/** The words of two rooms with a slot's bit: set below `order`, cleared from there on. */
+@inline function settledRooms(rooms: v128, bit: v128, order: v128, ks: v128): v128 {
+  return v128.bitselect(i64x2.gt_s(order, ks), rooms, bit);
 }
 
 /** Notes in a node at level 1 the order of a leaf, 0 for one that is no more, and carries its own upwards. */
 @inline function settle(node: usize, parent: usize, unit: u64, bit: u64, order: i32): void {
-  const others = ~bit;
-  const a = setRoom(node, 0, others, order > 0 ? bit : 0);
-  const b = setRoom(node, 1, others, order > 1 ? bit : 0);
-  const c = setRoom(node, 2, others, order > 2 ? bit : 0);
-  const d = setRoom(node, 3, others, order > 3 ? bit : 0);
-  const e = setRoom(node, 4, others, order > 4 ? bit : 0);
-  const f = setRoom(node, 5, others, order > 5 ? bit : 0);
+  const bits = i64x2.splat(bit);
+  const orders = i64x2.splat(order);
+  const a = settledRooms(v128.load(node, BOTTOM_ROOMS), bits, orders, i64x2(0, 1));
+  const b = settledRooms(v128.load(node, BOTTOM_ROOMS + 16), bits, orders, i64x2(2, 3));
+  const c = settledRooms(v128.load(node, BOTTOM_ROOMS + 32), bits, orders, i64x2(4, 5));
+  v128.store(node, a, BOTTOM_ROOMS);
+  v128.store(node, b, BOTTOM_ROOMS + 16);
+  v128.store(node, c, BOTTOM_ROOMS + 32);
   soil(node, parent);
   const free = load<u64>(node, FREE);
-  const own =
-    free != 0
-      ? slotBits(1) + wordOrder(free)
-      : <i32>(a != 0) + <i32>(b != 0) + <i32>(c != 0) + <i32>(d != 0) + <i32>(e != 0) + <i32>(f != 0);
+  let own = 0;
+  if (free != 0) {
+    own = slotBits(1) + wordOrder(free);
+  } else {
+    // Each room is part of the one before, so those that are not empty come first.
+    const none = i64x2.splat(0);
+    const ab = i64x2.bitmask(i64x2.eq(a, none)) | (i64x2.bitmask(i64x2.eq(b, none)) << 2);
+    own = ctz(ab | (i64x2.bitmask(i64x2.eq(c, none)) << 4) | 64);
+  }
   if (<i32>load<u32>(node, ORDER) != own) carry(node, parent, unit, own);
 }
 
