@@ -9,7 +9,6 @@ import {
   ALLOCATED,
   HOLE,
   INVALID,
-  MAX_LEVEL,
   NONE,
   NOT_A_START,
   NO_MEMORY,
