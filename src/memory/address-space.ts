@@ -72,15 +72,25 @@ function intersection(some: readonly IovaRange[], others: readonly IovaRange[]):
   );
 }
 
+/** What of the ranges consists of whole granules: neither the kernel nor a claim needs to end at one. */
+function wholeGranules(ranges: readonly IovaRange[], granule: bigint): IovaRange[] {
+  const down = (address: bigint): bigint => address - (address % granule);
+  return ranges
+    .map(range => ({
+      first: down(range.first + granule - 1n) as Iova,
+      last: (down(range.last + 1n) - 1n) as Iova,
+    }))
+    .filter(({ first, last }) => first <= last);
+}
+
 /** Where mappings may go, in order. */
 function usableRanges(space: AddressSpace): { ranges: readonly IovaRange[]; granule: number } {
   const { ranges, alignment } = space.iovaRanges();
+  const granule = Math.max(PAGE, Number(alignment));
   const allowed = space instanceof Ioas ? space.allowedIovas : [];
   const sorted = allowed.toSorted((a, b) => (a.first < b.first ? -1 : 1));
-  return {
-    ranges: sorted.length === 0 ? ranges : intersection(ranges, sorted),
-    granule: Math.max(PAGE, Number(alignment)),
-  };
+  const usable = sorted.length === 0 ? ranges : intersection(ranges, sorted);
+  return { ranges: wholeGranules(usable, BigInt(granule)), granule };
 }
 
 function allocatorOf(space: AddressSpace): IovaSpace {

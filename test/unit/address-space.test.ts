@@ -68,7 +68,7 @@ t.test('ranges that were claimed', async t => {
     { first: iova(0x40_0000), last: iova(0x40_1fff) },
     { first: iova(0x20_0000), last: iova(0x20_0fff) },
   ]);
-  kernel.usable = [{ start: 0n, last: 0x40_0fffn }];
+  kernel.usable = [{ start: 0n, last: 0x40_17ffn }];
   using first = DmaArena.create(ioas, PAGE);
   using second = DmaArena.create(ioas, PAGE);
   t.same([first.iova, second.iova], [0x20_0000n, 0x40_0000n]);
