@@ -27,9 +27,10 @@ export { decodeState, decodeStateInPieces, PackedMappings } from './keepalive/de
 export { encodeState } from './keepalive/encode-state.js';
 export type { SavedExtent } from './keepalive/extent-table.js';
 export { ExtentTable } from './keepalive/extent-table.js';
-export type { Fdt, FdtNode, FdtReservation } from './keepalive/fdt.js';
+export type { Fdt, FdtNode } from './keepalive/fdt.js';
 export { readFdt, writeFdt } from './keepalive/fdt.js';
 export { FdtValue } from './keepalive/fdt-value.js';
+export type { FdtReservation } from './keepalive/fdt-writer.js';
 export type { SavedMapping } from './keepalive/mapping-table.js';
 export { MappingTable } from './keepalive/mapping-table.js';
 export type { RfcIoas, RfcIommufd, RfcState } from './keepalive/rfc.js';

@@ -1,11 +1,19 @@
 /** Writes a flattened device tree front to back, in the codec's memory. @module */
 import { checkInteger, checkU64 } from '../check.js';
 import type { Codec } from './codec.js';
-import type { FdtReservation } from './fdt.js';
 import { MAX_SIZE } from './fdt-tree.js';
 
 const nodeName = /^[0-9A-Za-z,._+*#?@-]{1,255}$/;
 const MAX_DEPTH = 64;
+
+/** Physical memory that must not be used: an entry of the memory reservation block. */
+export interface FdtReservation {
+  readonly address: bigint;
+  /** In bytes. */
+  readonly size: bigint;
+}
+
+/** Nodes and properties in the order in which they are begun; the caller begins and ends them properly. */
 export class FdtWriter {
   readonly #codec: Codec;
   readonly #blob: number;

@@ -6,7 +6,7 @@
  */
 import { type Codec, withCodec } from './codec.js';
 import { readBlob, type TreeNode } from './fdt-tree.js';
-import { FdtWriter } from './fdt-writer.js';
+import { type FdtReservation, FdtWriter } from './fdt-writer.js';
 
 /** A node of a flattened device tree. Names have 1 to 255 of the characters `0-9A-Za-z,._+*#?@-`. */
 export interface FdtNode {
@@ -15,13 +15,6 @@ export interface FdtNode {
   /** By name; for their values see {@link FdtValue}. */
   readonly properties: ReadonlyMap<string, Uint8Array>;
   readonly children: readonly FdtNode[];
-}
-
-/** Physical memory that must not be used: an entry of the memory reservation block. */
-export interface FdtReservation {
-  readonly address: bigint;
-  /** In bytes. */
-  readonly size: bigint;
 }
 
 /** A flattened device tree. */
