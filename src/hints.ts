@@ -49,7 +49,8 @@ const hints: Readonly<Record<string, string>> = {
     'Interrupt remapping is off, or the group is in use by another owner; as a last resort ' +
     'vfio_iommu_type1.allow_unsafe_interrupts=1',
   'VFIO_GROUP_SET_CONTAINER EINVAL': 'The group is already in a container',
-  'VFIO_IOMMU_MAP_DMA EEXIST': 'Part of the range is already mapped; unmap it first or choose another IOVA',
+  'VFIO_IOMMU_MAP_DMA EEXIST':
+    'Part of the range is already mapped; unmap it first, or let allocateIova choose the IOVA of every mapping',
   'VFIO_IOMMU_MAP_DMA ENOMEM':
     'The locked-memory limit is too low: raise RLIMIT_MEMLOCK or give CAP_IPC_LOCK',
   'memfd_create EINVAL': 'Huge pages of that size are not available on this machine',

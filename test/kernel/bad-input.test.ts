@@ -149,7 +149,10 @@ t.test(`bad input, ${profile}`, async t => {
       t.throws(() => device.id, { code: 'UNSUPPORTED' });
       using arena = DmaArena.create(device.space, 65536);
       t.ok(arena.deviceAddress(0) > 0n);
-      t.throws(() => DmaArena.create(device.space, 65536, { iova: arena.iova }), { code: 'BUSY' });
+      t.throws(() => DmaArena.create(device.space, 65536, { iova: arena.iova }), {
+        code: 'EEXIST',
+        request: 'VFIO_IOMMU_MAP_DMA',
+      });
     },
   );
 
