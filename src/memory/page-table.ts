@@ -91,6 +91,8 @@ const RECORD = 32;
 const FINDING = 40;
 /** Records taken from the core at a time. */
 const CHUNK = 4096;
+/** Bytes of records given to the core at a time: few calls, and still in the cache when it reads them. */
+const MAP_BYTES = 131_072;
 const CURSOR = 64;
 /** assembly/pagetable/cursor.ts */
 const Mode = { extents: 0, leaves: 1, dirty: 2, clearDirty: 3 } as const;
@@ -231,7 +233,7 @@ export class PageTable {
     const flags = encodeFlags(this.#rules, permissions);
     const core = this.#use();
     const from = core.pageTableScratch();
-    const chunk = Math.floor(core.pageTableScratchBytes() / stride) * stride;
+    const chunk = Math.floor(MAP_BYTES / stride) * stride;
     for (let start = 0; start < records.length; start += chunk) {
       const part = records.subarray(start, start + chunk);
       new Uint8Array(this.#memory.memory.buffer, from, part.length).set(part);
