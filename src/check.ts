@@ -1,4 +1,5 @@
 /** Argument checks: TypeError for kind, RangeError for range, thrown before any system call. @module */
+import { hex } from './hex.js';
 
 const U64_MAX = 0xffff_ffff_ffff_ffffn;
 
@@ -28,7 +29,7 @@ export function checkU64(title: string, value: bigint | number): bigint {
 export function checkAligned(title: string, value: bigint | number, unit: number): void {
   const remainder = typeof value === 'bigint' ? Number(value % BigInt(unit)) : value % unit;
   if (remainder !== 0) {
-    const shown = typeof value === 'bigint' ? `0x${value.toString(16)}` : value;
+    const shown = typeof value === 'bigint' ? hex(value) : value;
     throw new RangeError(`${title} must be a multiple of ${unit}, got ${shown}`);
   }
 }

@@ -9,7 +9,9 @@
  *
  * @module
  */
+
 import { constants } from 'node:os';
+import { hex } from './hex.js';
 import { hintFor } from './hints.js';
 
 /** What a {@link KernelError} knows of the call that failed. */
@@ -40,7 +42,7 @@ function errnoName(errno: number): string {
 }
 
 function show(value: unknown): string {
-  if (typeof value === 'bigint') return `0x${value.toString(16)}`;
+  if (typeof value === 'bigint') return hex(value);
   if (typeof value === 'string') return JSON.stringify(value);
   return String(value);
 }

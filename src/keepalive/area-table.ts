@@ -1,7 +1,8 @@
 /** Mappings as the 2024 kernel RFC keeps them, as a table. @module */
 import type { Iova } from '../address.js';
 import { checkInteger, checkU64 } from '../check.js';
-import { hex, RowTable } from './row-table.js';
+import { hex } from '../hex.js';
+import { RowTable } from './row-table.js';
 
 /** What {@link AreaTable} holds: a range of IOVAs, and nothing of what is mapped there. */
 export interface SavedArea {

@@ -1,11 +1,14 @@
 /** Reads saved states: see `saved-state.ts` for what they consist of. @module */
+
 import type { IovaRange } from '../address.js';
+import { hex } from '../hex.js';
 import { PageSize } from '../memory/memfd.js';
 import { isPciAddress, type PciAddress } from '../pci/address.js';
 import { type Codec, giveBackCodec, OK, reasonOf, takeCodec, withCodec } from './codec.js';
 import { ExtentTable } from './extent-table.js';
 import { type Blob, readBlob, type TreeProperty } from './fdt-tree.js';
 import { MappingTable } from './mapping-table.js';
+import { by } from './order.js';
 import { RecordReader } from './record-reader.js';
 import {
   checkReferences,
@@ -126,7 +129,7 @@ class Decoder {
       this.#readers.set(record, reader);
       return record;
     });
-    records.sort((a, b) => (key(a) < key(b) ? -1 : key(a) > key(b) ? 1 : 0));
+    records.sort(by(key));
     for (const [index, record] of records.entries()) {
       (this.#readers.get(record) as RecordReader).expectName(name(record, index));
     }
@@ -142,7 +145,7 @@ class Decoder {
     if (found === said) return;
     root.refuse(
       StateErrorCode.Damaged,
-      `the checksum of the whole state should be 0x${said.toString(16)}, and is 0x${found.toString(16)}`,
+      `the checksum of the whole state should be ${hex(said)}, and is ${hex(found)}`,
       'crc32c',
     );
   }
@@ -160,7 +163,7 @@ class Decoder {
     if (found !== said) {
       reader.refuse(
         StateErrorCode.Damaged,
-        `the checksum of its rows should be 0x${said.toString(16)}, and is 0x${found.toString(16)}`,
+        `the checksum of its rows should be ${hex(said)}, and is ${hex(found)}`,
         name,
       );
     }

@@ -9,6 +9,7 @@ import { MAX_ENTRIES } from './fdt-tree.js';
 import { FdtValue } from './fdt-value.js';
 import { FdtWriter } from './fdt-writer.js';
 import { MappingTable } from './mapping-table.js';
+import { by } from './order.js';
 import type { RowTable } from './row-table.js';
 import {
   checkReferences,
@@ -108,12 +109,12 @@ class Encoder {
     }
     this.#writer.beginNode(name);
     const places = new Map<string, number>();
-    for (const [property, value] of [...properties].sort(byName)) {
+    for (const [property, value] of [...properties].sort(by(([name]) => name))) {
       if (typeof value === 'function') value(other => places.get(other) as number);
       else places.set(property, this.#writer.property(property, value));
     }
     let last: string | undefined;
-    for (const child of children.toSorted((a, b) => compare(a.name, b.name))) {
+    for (const child of children.toSorted(by(({ name }) => name))) {
       if (child.name === last) {
         throw new RangeError(`two nodes are named ${child.name}; is there a kept one of that name?`);
       }
@@ -208,7 +209,7 @@ class Encoder {
   #ioas(ioas: SavedIoas<Pieces>, parent: string): Draft {
     const { id, allowed, mappings, kept, ...rest } = ioas;
     nothingMore(rest);
-    const canonical = mappings.arenas.toSorted(compare);
+    const canonical = mappings.arenas.toSorted(by(token => token));
     const made = draft(
       nodeName.ioas(id),
       [
@@ -307,7 +308,7 @@ function driver(driver: SavedDriver): Draft {
 function session(session: SavedSession, index: number): Draft {
   const { name, tokens, kept, ...rest } = session;
   nothingMore(rest);
-  const sorted = [...tokens].sort(byName);
+  const sorted = [...tokens].sort(by(([purpose]) => purpose));
   return draft(
     nodeName.session(index),
     [
@@ -328,14 +329,6 @@ function concatenate(...parts: Uint8Array[]): Uint8Array {
 function nothingMore(rest: Record<string, never>): void {
   const [field] = Object.keys(rest);
   if (field !== undefined) throw new TypeError(`there is no such field: ${field}`);
-}
-
-function compare<T extends string | bigint>(a: T, b: T): number {
-  return a < b ? -1 : a > b ? 1 : 0;
-}
-
-function byName(a: readonly [string, unknown], b: readonly [string, unknown]): number {
-  return compare(a[0], b[0]);
 }
 
 /** Mappings, with the arenas that all pieces refer to. */
@@ -411,7 +404,7 @@ export function encodeState(state: State<MappingSource>): Uint8Array {
       withPieces.iommufds.map(iommufd => encoder.iommufd(iommufd)),
       devices.map(device),
       drivers.map(driver),
-      sessions.toSorted((a, b) => compare(a.name, b.name)).map(session),
+      sessions.toSorted(by(({ name }) => name)).map(session),
     ];
     for (const record of records.flat()) root.children.push(record);
     return encoder.finish(encoder.node(root).get('crc32c') as number);

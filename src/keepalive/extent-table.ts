@@ -1,7 +1,8 @@
 /** Where the memory of an arena lies physically, as a table. @module */
 import type { PhysicalAddress } from '../address.js';
 import { checkAligned, checkInteger, checkU64 } from '../check.js';
-import { hex, RowTable } from './row-table.js';
+import { hex } from '../hex.js';
+import { RowTable } from './row-table.js';
 
 /** What {@link ExtentTable} holds: a run of an arena that is contiguous in physical memory. */
 export interface SavedExtent {

@@ -1,7 +1,8 @@
 /** The mappings of an IOAS, as a table. @module */
 import type { Iova } from '../address.js';
 import { checkAligned, checkInteger, checkU64 } from '../check.js';
-import { hex, RowTable } from './row-table.js';
+import { hex } from '../hex.js';
+import { RowTable } from './row-table.js';
 
 /** What {@link MappingTable} holds: what a device may reach at an IOVA. */
 export interface SavedMapping {

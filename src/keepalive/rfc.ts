@@ -14,13 +14,16 @@
  *
  * @module
  */
+
 import { checkInteger } from '../check.js';
+import { hex } from '../hex.js';
 import { AreaTable } from './area-table.js';
 import { type Codec, NO_MEMORY, reasonOf, withCodec } from './codec.js';
 import { MAX_ENTRIES, openBlob } from './fdt-tree.js';
 import { FdtValue } from './fdt-value.js';
 import { FdtWriter } from './fdt-writer.js';
 import { MappingTable } from './mapping-table.js';
+import { by } from './order.js';
 import { StateError, StateErrorCode } from './state-error.js';
 
 /** An IOAS in the RFC's layout. */
@@ -176,16 +179,12 @@ function sorted(areas: AreaTable, path: string): AreaTable {
       );
     }
   }
-  const order = [...areas].sort((a, b) => (a.iova < b.iova ? -1 : a.iova > b.iova ? 1 : 0));
+  const order = [...areas].sort(by(({ iova }) => iova));
   const table = new AreaTable(areas.length);
   let end = 0n;
   for (const area of order) {
     if (area.iova < end) {
-      throw new StateError(
-        StateErrorCode.Invalid,
-        { path },
-        `areas overlap at IOVA 0x${area.iova.toString(16)}`,
-      );
+      throw new StateError(StateErrorCode.Invalid, { path }, `areas overlap at IOVA ${hex(area.iova)}`);
     }
     table.push(area);
     end = area.iova + area.length;

@@ -71,6 +71,3 @@ export abstract class RowTable<Row> implements Iterable<Row> {
 }
 
 /** An address, in messages. */
-export function hex(value: bigint): string {
-  return `0x${value.toString(16)}`;
-}

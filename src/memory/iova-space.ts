@@ -5,6 +5,7 @@
  */
 import type { Iova, IovaRange } from '../address.js';
 import { checkAligned, checkInteger, checkPowerOfTwo, checkU64 } from '../check.js';
+import { hex } from '../hex.js';
 import { instantiate } from '../wasm.js';
 
 const TOP = 0xffff_ffff_ffff_ffffn;
@@ -527,8 +528,4 @@ function concatenate(parts: readonly BigUint64Array[]): BigUint64Array {
     offset += part.length;
   }
   return all;
-}
-
-function hex(value: bigint): string {
-  return `0x${value.toString(16)}`;
 }

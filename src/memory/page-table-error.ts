@@ -1,5 +1,6 @@
 /** What is wrong with a page table. @module */
 import type { Iova, PhysicalAddress } from '../address.js';
+import { hex } from '../hex.js';
 
 /** The conditions a {@link PageTableError} reports. */
 export const PageTableErrorCode = {
@@ -59,8 +60,4 @@ export class PageTableError extends Error {
 function describePlace({ iova, level, value, table, index }: PageTablePlace): string {
   if (table === undefined) return `the root, ${hex(value)}`;
   return `IOVA ${hex(iova)}, level ${level}, entry ${index} of the table at ${hex(table)} is ${hex(value)}`;
-}
-
-function hex(value: bigint): string {
-  return `0x${value.toString(16)}`;
 }

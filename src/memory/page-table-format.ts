@@ -1,5 +1,7 @@
 /** The formats of page tables, and what a mapping may say in each. @module */
+
 import { checkInteger, checkU64 } from '../check.js';
+import { hex } from '../hex.js';
 
 /** The hardware formats of {@link PageTable}. */
 export const PageTableFormat = {
@@ -107,7 +109,7 @@ export function tableRules(format: PageTableFormat, options: PageTableOptions): 
   if (snoop && !(flags & Flag.snoop)) throw new RangeError(`snoop is not for ${format}`);
   checkU64('pageSizes', pageSizes);
   if (!(pageSizes & 0x1000n)) {
-    throw new RangeError(`pageSizes must allow 4096 bytes, got 0x${pageSizes.toString(16)}`);
+    throw new RangeError(`pageSizes must allow 4096 bytes, got ${hex(pageSizes)}`);
   }
   return {
     format,

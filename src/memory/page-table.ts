@@ -3,9 +3,11 @@
  *
  * @module
  */
+
 import type { Iova, PhysicalAddress } from '../address.js';
 import { checkAligned, checkInteger, checkU64 } from '../check.js';
 import { undo } from '../errors.js';
+import { hex } from '../hex.js';
 import { PageTableError, PageTableErrorCode, type PageTablePlace } from './page-table-error.js';
 import {
   decodeFlags,
@@ -167,7 +169,7 @@ export class PageTable {
     if (memory.core.pageTablePage(root) === 0) {
       throw new PageTableError(
         PageTableErrorCode.OutsideMemory,
-        `there is no table page at the root, 0x${root.toString(16)}`,
+        `there is no table page at the root, ${hex(root)}`,
       );
     }
     return new PageTable(memory, rules, root);
@@ -509,9 +511,9 @@ export class PageTable {
 
   #outOfRange(iova: bigint, length: bigint, address?: bigint): RangeError {
     const { format } = this.#rules;
-    const to = address === undefined ? '' : ` to 0x${address.toString(16)}`;
+    const to = address === undefined ? '' : ` to ${hex(address)}`;
     return new RangeError(
-      `0x${iova.toString(16)} + 0x${length.toString(16)}${to} is empty, misaligned or beyond what ${format} with ${this.#levels} levels can translate`,
+      `${hex(iova)} + ${hex(length)}${to} is empty, misaligned or beyond what ${format} with ${this.#levels} levels can translate`,
     );
   }
 }
@@ -533,9 +535,7 @@ function checkSpan(iova: Iova, length: bigint | number): bigint {
   checkAligned('length', bytes, TABLE_PAGE);
   if (bytes === 0n) throw new RangeError('length must not be 0');
   if (iova + bytes - 1n > U64_MAX) {
-    throw new RangeError(
-      `iova + length must not exceed 2^64: 0x${iova.toString(16)} + 0x${bytes.toString(16)}`,
-    );
+    throw new RangeError(`iova + length must not exceed 2^64: ${hex(iova)} + ${hex(bytes)}`);
   }
   return bytes;
 }

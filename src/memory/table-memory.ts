@@ -1,6 +1,8 @@
 /** Memory for page tables: pages at physical addresses, inside one instance of the core. @module */
+
 import type { PhysicalAddress } from '../address.js';
 import { checkAligned, checkInteger, checkU64 } from '../check.js';
+import { hex } from '../hex.js';
 import { instantiate } from '../wasm.js';
 import { PageTableError, PageTableErrorCode } from './page-table-error.js';
 
@@ -68,7 +70,7 @@ export class TableMemory {
     checkAligned('base', this.#base, TABLE_PAGE);
     this.#pages = checkInteger('pages', pages, 0, MAX_PAGES);
     if (this.#base + BigInt(pages) * 4096n > 1n << 52n) {
-      throw new RangeError(`base: table pages must lie below 2^52, got 0x${this.#base.toString(16)}`);
+      throw new RangeError(`base: table pages must lie below 2^52, got ${hex(this.#base)}`);
     }
     const { exports, memory } = instantiate<PageTableCore>(INITIAL_WASM_PAGES);
     // Taken out of the loader's object once: going through it at each call costs more than most calls.
@@ -99,7 +101,7 @@ export class TableMemory {
       throw new TypeError(`bytes must be a Uint8Array, got ${typeof bytes}`);
     checkAligned('length of bytes', bytes.length, TABLE_PAGE);
     if (address + BigInt(bytes.length) > 1n << 52n) {
-      throw new RangeError(`address: table pages must lie below 2^52, got 0x${address.toString(16)}`);
+      throw new RangeError(`address: table pages must lie below 2^52, got ${hex(address)}`);
     }
     for (let offset = 0; offset < bytes.length; offset += TABLE_PAGE) {
       const place = this.core.pageTableProvide(address + BigInt(offset)) >>> 0;
@@ -124,7 +126,7 @@ export class TableMemory {
     for (let offset = 0; offset < length; offset += TABLE_PAGE) {
       const place = this.core.pageTablePage(address + BigInt(offset)) >>> 0;
       if (place === 0) {
-        throw new RangeError(`no table page at 0x${(address + BigInt(offset)).toString(16)}`);
+        throw new RangeError(`no table page at ${hex(address + BigInt(offset))}`);
       }
       bytes.set(new Uint8Array(this.memory.buffer, place, TABLE_PAGE), offset);
     }
