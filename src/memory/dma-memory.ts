@@ -3,6 +3,7 @@
  *
  * @module
  */
+
 import type { Syscalls } from '../../bindings/syscalls.js';
 import {
   MADV_DONTFORK,
@@ -15,6 +16,7 @@ import {
 import type { DeviceAddress, Iova } from '../address.js';
 import { checkAligned, checkInteger, checkPowerOfTwo, checkRange } from '../check.js';
 import { DeviceError, DeviceErrorCode, DisposedError, KernelError, runAll } from '../errors.js';
+import { hex } from '../hex.js';
 import { check } from '../ioctl.js';
 import { Ioas, type MapOptions } from '../iommufd/ioas.js';
 import { type AddressSpace, checkSpace, kernelOf, mapInto, unmapFrom } from './address-space.js';
@@ -88,23 +90,26 @@ export abstract class DmaMemory implements Disposable {
       if (fd !== undefined) this.#kernel.close(fd);
       throw new KernelError(-Number(this.#address), { syscall: 'mmap', args: { size } });
     }
+    let mapped: Iova | undefined;
     try {
       // A child would get copies of pinned private pages at fork; it has no use for them.
       if (fd === undefined) check(this.#kernel.madvise(this.#address, size, MADV_DONTFORK), 'madvise');
       this.#buffer = this.#kernel.view(this.#address, size);
-      this.iova = mapInto(space, { address: this.#address, fd, length: size }, options);
+      mapped = mapInto(space, { address: this.#address, fd, length: size }, options);
+      this.iova = mapped;
+      const last = (mapped + BigInt(size - 1)) as Iova;
+      // First fit, since arenas are made just as large as what is to be carved out of them.
+      this.#iovas = new IovaSpace([{ first: mapped, last }], { granule: CACHE_LINE, firstFit: true });
     } catch (error) {
+      if (mapped !== undefined) unmapFrom(space, mapped, size);
       this.#kernel.munmap(this.#address, size);
       if (fd !== undefined) this.#kernel.close(fd);
       throw error;
     }
-    const last = (this.iova + BigInt(size - 1)) as Iova;
-    // First fit, since arenas are made just as large as what is to be carved out of them.
-    this.#iovas = new IovaSpace([{ first: this.iova, last }], { granule: CACHE_LINE, firstFit: true });
   }
 
   #require(): void {
-    if (this.#disposed) throw new DisposedError(`DMA memory at IOVA 0x${this.iova.toString(16)}`);
+    if (this.#disposed) throw new DisposedError(`DMA memory at IOVA ${hex(this.iova)}`);
   }
 
   get disposed(): boolean {

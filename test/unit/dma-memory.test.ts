@@ -56,6 +56,30 @@ t.test('an arena is mapped by file, at the IOVA it records', async t => {
   iommufd[Symbol.dispose]();
 });
 
+t.test('nothing is left where its own books cannot be made', async t => {
+  const { kernel, iommufd, ioas } = fakeSpace();
+  // The books of the address space are there from now on.
+  DmaArena.create(ioas, PAGE)[Symbol.dispose]();
+  const before = [openDescriptors(), kernel.mapped.size];
+  const { Memory } = WebAssembly;
+  const refusal = new RangeError('no memory');
+  WebAssembly.Memory = class {
+    constructor() {
+      throw refusal;
+    }
+  } as unknown as typeof Memory;
+  try {
+    t.throws(() => DmaArena.create(ioas, PAGE), refusal);
+  } finally {
+    WebAssembly.Memory = Memory;
+  }
+  t.same([openDescriptors(), kernel.mapped.size], before);
+  t.same(kernel.mappingsOf(ioas), [], 'unmapped');
+  using next = DmaArena.create(ioas, PAGE);
+  t.equal(next.iova, 0x1000n, 'and its IOVA is free');
+  iommufd[Symbol.dispose]();
+});
+
 t.test('ephemeral memory is mapped by address', async t => {
   const { kernel, iommufd, ioas } = fakeSpace();
   const before = openDescriptors();
