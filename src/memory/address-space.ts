@@ -93,6 +93,12 @@ function usableRanges(space: AddressSpace): { ranges: readonly IovaRange[]; gran
   return { ranges: wholeGranules(usable, BigInt(granule)), granule };
 }
 
+/** The books as they are; what is given back needs no new ranges. */
+function recordsOf(space: AddressSpace): IovaSpace {
+  return allocators.get(space)?.iovas ?? allocatorOf(space);
+}
+
+/** The books, by the ranges that the kernel allows now. */
 function allocatorOf(space: AddressSpace): IovaSpace {
   const { ranges, granule } = usableRanges(space);
   const known = allocators.get(space);
@@ -135,7 +141,7 @@ export function allocateIova(space: AddressSpace, size: number | bigint, placeme
  */
 export function freeIova(space: AddressSpace, iova: Iova): number | bigint {
   checkSpace(space);
-  return allocatorOf(space).free(iova);
+  return recordsOf(space).free(iova);
 }
 
 /**
@@ -176,6 +182,7 @@ export function unmapFrom(space: AddressSpace, iova: Iova, length: number): void
   if (!(space instanceof Ioas ? space.alive : space.open)) return;
   space.unmap(iova, length);
   // At a place that the user wanted there may be nothing to free: page 0, say, is nobody's.
-  const block = allocatorOf(space).find(iova);
-  if (block.kind === IovaBlockKind.Allocated && block.iova === iova) freeIova(space, iova);
+  const iovas = recordsOf(space);
+  const block = iovas.find(iova);
+  if (block.kind === IovaBlockKind.Allocated && block.iova === iova) iovas.free(iova);
 }
