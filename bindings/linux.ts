@@ -7,20 +7,31 @@
  * @module
  */
 import { constants as bufferConstants } from 'node:buffer';
-import { accessSync, readdirSync, readlinkSync } from 'node:fs';
+import { accessSync, readdirSync, readlinkSync, unlinkSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import type koffi from 'koffi';
+import { Message } from './message.js';
+import { checkMessage, checkSocketType, socketAddress } from './socket-arguments.js';
 import type { SyscallResult, Syscalls, Watch } from './syscalls.js';
+import { EEXIST, EINTR, EMSGSIZE, ENOSYS } from './uapi/errno.js';
+import {
+  AF_UNIX,
+  MSG_CMSG_CLOEXEC,
+  MSG_DONTWAIT,
+  MSG_NOSIGNAL,
+  SOCK_CLOEXEC,
+  SOCK_NONBLOCK,
+} from './uapi/socket.js';
 
 /** `O_CLOEXEC` on x86-64 and arm64 (include/uapi/asm-generic/fcntl.h). */
 const O_CLOEXEC = 0o2000000;
-const EINTR = 4;
-const EEXIST = 17;
 const EPOLL_CTL_ADD = 1;
 const U64_MAX = 0xffff_ffff_ffff_ffffn;
 const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
 /** Attributes in sysfs are at most one page; the PCI `resource` and `config` files fit as well. */
 const TEXT_LIMIT = 64 * 1024;
+/** `kexec_file_load(2)`, which no C library has a function for (asm/unistd_64.h, asm-generic/unistd.h). */
+const KEXEC_FILE_LOAD: Readonly<Record<string, number>> = { x64: 320, arm64: 294 };
 
 const nothing = (): void => {};
 
@@ -107,6 +118,7 @@ function bind(): Syscalls {
     number
   >;
   const cFtruncate = libc.func('int ftruncate(int fd, int64_t length)') as Call<[number, number], number>;
+  const cFchmod = libc.func('int fchmod(int fd, uint32_t mode)') as Call<[number, number], number>;
   const cMemfdCreate = libc.func('int memfd_create(const char *name, uint32_t flags)') as Call<
     [string, number],
     number
@@ -121,16 +133,50 @@ function bind(): Syscalls {
     number
   >;
 
+  const cSocket = libc.func('int socket(int family, int type, int protocol)') as Call<
+    [number, number, number],
+    number
+  >;
+  const cSocketPair = libc.func('int socketpair(int family, int type, int protocol, void *fds)') as Call<
+    [number, number, number, Int32Array],
+    number
+  >;
+  const cBind = libc.func('int bind(int fd, const void *address, uint32_t length)') as Call<
+    [number, Uint8Array, number],
+    number
+  >;
+  const cConnect = libc.func('int connect(int fd, const void *address, uint32_t length)') as Call<
+    [number, Uint8Array, number],
+    number
+  >;
+  const cListen = libc.func('int listen(int fd, int backlog)') as Call<[number, number], number>;
+  const cAccept = libc.func('int accept4(int fd, uintptr_t address, uintptr_t length, int flags)') as Call<
+    [number, number, number, number],
+    number
+  >;
+  const cSendMessage = libc.func('int64_t sendmsg(int fd, const void *message, int flags)') as Call<
+    [number, Uint8Array, number],
+    number
+  >;
+  const cReceiveMessage = libc.func('int64_t recvmsg(int fd, void *message, int flags)') as Call<
+    [number, Uint8Array, number],
+    number
+  >;
+  const cKexecFileLoad = libc.func(
+    'long syscall(long number, int kernel, int initrd, unsigned long length, const char *line, unsigned long flags)',
+  ) as Call<[number, number, number, number, string, number], number>;
+  const cReboot = libc.func('int reboot(int command)') as Call<[number], number>;
+
   const cEpollCreate = libc.func('int epoll_create1(int flags)') as Call<[number], number>;
   const cEpollControl = libc.func('int epoll_ctl(int epoll, int op, int fd, void *event)') as Call<
     [number, number, number, Uint8Array],
     number
   >;
   const watched = new Set<number>();
+  const message = new Message(value => ffi.address(value));
 
   /** The errno that the event loop would refuse `fd` with, or 0: koffi ends the process when it does. */
   const unwatchable = (fd: number): number => {
-    if (watched.has(fd)) return EEXIST;
     const epoll = cEpollCreate(O_CLOEXEC);
     if (epoll < 0) return ffi.errno();
     const event = new Uint8Array(16);
@@ -217,6 +263,11 @@ function bind(): Syscalls {
       size('length', length);
       return cFtruncate(fd, length) < 0 ? -ffi.errno() : 0;
     },
+    fchmod(fd, mode) {
+      descriptor(fd);
+      integer('mode', mode, 0, 0o7777);
+      return cFchmod(fd, mode) < 0 ? -ffi.errno() : 0;
+    },
     memfdCreate(name, flags) {
       text('name', name);
       word('flags', flags);
@@ -263,9 +314,12 @@ function bind(): Syscalls {
     watch(fd, onReadable): Watch {
       descriptor(fd);
       if (typeof onReadable !== 'function') throw new TypeError('onReadable must be a function');
-      const refused = unwatchable(fd);
-      if (refused) throw new Error(`descriptor ${fd} cannot be watched (errno ${refused})`);
-      const handle = ffi.node.poll(fd, { readable: true }, () => {
+      const refused = watched.has(fd) ? EEXIST : unwatchable(fd);
+      if (refused) {
+        const error = new Error(`descriptor ${fd} cannot be watched (errno ${refused})`);
+        throw Object.assign(error, { errno: refused });
+      }
+      const called = (...[status]: unknown[]): void => {
         try {
           onReadable();
         } catch (error) {
@@ -274,12 +328,18 @@ function bind(): Syscalls {
             throw error;
           });
         }
+        // At an error, such as a peer that left without reading everything, the event loop stops: there may be more to
+        // read all the same.
+        if (open && typeof status === 'number' && status < 0 && unwatchable(fd) === 0) {
+          handle.start({ readable: true }, called);
+        }
         // Called straight from the event loop: on Node.js 26 nothing runs the promise reactions that this has made
         // due until some other callback ends. An immediate ends right after this phase of the loop.
         setImmediate(nothing);
-      });
-      watched.add(fd);
+      };
       let open = true;
+      const handle = ffi.node.poll(fd, { readable: true }, called);
+      watched.add(fd);
       return {
         ref: () => open && handle.ref(),
         unref: () => open && handle.unref(),
@@ -345,6 +405,95 @@ function bind(): Syscalls {
       } catch (error) {
         return errnoOf(error);
       }
+    },
+    socket(type) {
+      checkSocketType(type);
+      const fd = cSocket(AF_UNIX, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+      return fd < 0 ? -ffi.errno() : fd;
+    },
+    socketPair(type) {
+      checkSocketType(type);
+      const pair = new Int32Array(2);
+      if (cSocketPair(AF_UNIX, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) < 0) return -ffi.errno();
+      const [one = -1, other = -1] = pair;
+      return [one, other];
+    },
+    bind(fd, path) {
+      descriptor(fd);
+      const address = socketAddress(path);
+      return cBind(fd, address, address.byteLength) < 0 ? -ffi.errno() : 0;
+    },
+    listen(fd, backlog) {
+      descriptor(fd);
+      word('backlog', backlog);
+      return cListen(fd, backlog) < 0 ? -ffi.errno() : 0;
+    },
+    accept(fd) {
+      descriptor(fd);
+      for (;;) {
+        const accepted = cAccept(fd, 0, 0, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (accepted >= 0) return accepted;
+        const errno = ffi.errno();
+        if (errno !== EINTR) return -errno;
+      }
+    },
+    connect(fd, path) {
+      descriptor(fd);
+      const address = socketAddress(path);
+      return cConnect(fd, address, address.byteLength) < 0 ? -ffi.errno() : 0;
+    },
+    sendMessage(fd, payload, fds) {
+      descriptor(fd);
+      checkMessage(payload, fds);
+      for (const each of fds) descriptor(each);
+      message.toSend(payload, fds);
+      for (;;) {
+        const count = cSendMessage(fd, message.header, MSG_NOSIGNAL | MSG_DONTWAIT);
+        const errno = count < 0 ? ffi.errno() : 0;
+        if (errno === EINTR) continue;
+        message.done();
+        return errno ? -errno : count;
+      }
+    },
+    receiveMessage(fd, buffer) {
+      descriptor(fd);
+      bytes('buffer', buffer);
+      for (;;) {
+        message.toReceive(buffer);
+        const length = cReceiveMessage(fd, message.header, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+        const errno = length < 0 ? ffi.errno() : 0;
+        if (errno === EINTR) continue;
+        message.done();
+        if (errno) return -errno;
+        const { fds } = message;
+        if (!message.truncated) return { length, fds };
+        for (const each of fds) cClose(each);
+        return -EMSGSIZE;
+      }
+    },
+    unlink(path) {
+      text('path', path);
+      try {
+        unlinkSync(path);
+        return 0;
+      } catch (error) {
+        return errnoOf(error);
+      }
+    },
+    kexecFileLoad(kernel, initrd, commandLine, flags) {
+      descriptor(kernel);
+      descriptor(initrd);
+      text('command line', commandLine);
+      size('flags', flags);
+      const number = KEXEC_FILE_LOAD[process.arch];
+      if (number === undefined) return -ENOSYS;
+      // The NUL at the end counts.
+      const length = Buffer.byteLength(commandLine) + 1;
+      return cKexecFileLoad(number, kernel, initrd, length, commandLine, flags) < 0 ? -ffi.errno() : 0;
+    },
+    reboot(command) {
+      word('command', command);
+      return cReboot(command | 0) < 0 ? -ffi.errno() : 0;
     },
   };
 }

@@ -11,7 +11,8 @@
  *   not an integer, say), before anything is issued: the foreign-function layer would truncate it silently.
  * - File offsets and lengths are `number`s: VFIO region offsets (`index << 40`) are below 2^53. Memory addresses
  *   are `bigint`s.
- * - `EINTR` is retried inside `read`, `write`, `pread` and `pwrite`; no caller sees it.
+ * - `EINTR` is retried inside `read`, `write`, `pread`, `pwrite`, `accept`, `sendMessage` and `receiveMessage`; no
+ *   caller sees it.
  *
  * @module
  */
@@ -59,11 +60,17 @@ export interface Syscalls {
   /** `pwrite(2)`; the width rule of {@link pread} applies. */
   pwrite(fd: number, buffer: Uint8Array, offset: number): SyscallResult;
 
-  /** `fcntl(2)` with an integer argument (`F_ADD_SEALS`, `F_GET_SEALS`). */
+  /** `fcntl(2)` with an integer argument (`F_ADD_SEALS`, `F_GET_SEALS`, `F_SETFD`). */
   fcntl(fd: number, command: number, argument: number): SyscallResult;
 
   /** `ftruncate(2)`. */
   ftruncate(fd: number, length: number): SyscallResult;
+
+  /**
+   * `fchmod(2)`, `mode` at most 0o7777. Of a socket that is not bound, it is the mode that its file will have, less what
+   * the umask takes: without it 0o777.
+   */
+  fchmod(fd: number, mode: number): SyscallResult;
 
   /** `memfd_create(2)`. */
   memfdCreate(name: string, flags: number): SyscallResult;
@@ -94,8 +101,8 @@ export interface Syscalls {
 
   /**
    * Calls `onReadable` from the event loop each time `fd` becomes readable, until disposed. Level-triggered: a
-   * callback that does not drain the descriptor is called again. Costs no thread and no polling. Throws the
-   * `Error` of the event loop when `fd` cannot be watched.
+   * callback that does not drain the descriptor is called again. Costs no thread and no polling. Throws an `Error`
+   * with the positive `errno` when `fd` cannot be watched.
    */
   watch(fd: number, onReadable: () => void): Watch;
 
@@ -113,4 +120,54 @@ export interface Syscalls {
 
   /** `access(2)`; `mode` is a sum of 4 (read) and 2 (write), or 0 for existence. */
   access(path: string, mode: number): SyscallResult;
+
+  /** `socket(2)` of family `AF_UNIX`, non-blocking and `O_CLOEXEC`. `type` is `SOCK_SEQPACKET` or `SOCK_DGRAM`. */
+  socket(type: number): SyscallResult;
+
+  /** `socketpair(2)` of family `AF_UNIX`, both ends non-blocking and `O_CLOEXEC`. */
+  socketPair(type: number): readonly [number, number] | SyscallResult;
+
+  /**
+   * `bind(2)` to a path of the file system, or to a name of the abstract namespace, which begins with `@`. Path or name
+   * have 1 to 107 bytes.
+   */
+  bind(fd: number, path: string): SyscallResult;
+
+  /** `listen(2)`. */
+  listen(fd: number, backlog: number): SyscallResult;
+
+  /** `accept4(2)`; what it returns is non-blocking and `O_CLOEXEC`. */
+  accept(fd: number): SyscallResult;
+
+  /** `connect(2)`; `path` as for {@link bind}. */
+  connect(fd: number, path: string): SyscallResult;
+
+  /**
+   * `sendmsg(2)` of one message with the descriptors `fds`, at most 253 (`SCM_RIGHTS`), which the receiver gets as its
+   * own. `bytes` must not be empty: to the receiver that is the end. Never waits, and never raises `SIGPIPE`. Returns
+   * the bytes sent: of a message all or, with an error, none.
+   */
+  sendMessage(fd: number, bytes: Uint8Array, fds: readonly number[]): SyscallResult;
+
+  /**
+   * `recvmsg(2)` of one message into `buffer`. Never waits. `length` is 0 when the other end is closed. Received
+   * descriptors are `O_CLOEXEC`, and the caller's to close. A message that is longer than `buffer`, or has more
+   * descriptors than this process may still open, is `-EMSGSIZE`: it is gone, and its descriptors are closed.
+   */
+  receiveMessage(
+    fd: number,
+    buffer: Uint8Array,
+  ): { readonly length: number; readonly fds: readonly number[] } | SyscallResult;
+
+  /** `unlink(2)`: for the path of a socket. */
+  unlink(path: string): SyscallResult;
+
+  /**
+   * `kexec_file_load(2)`: the kernel that {@link reboot} will start. `initrd` is -1 for none, with
+   * `KEXEC_FILE_NO_INITRAMFS` in `flags`.
+   */
+  kexecFileLoad(kernel: number, initrd: number, commandLine: string, flags: number): SyscallResult;
+
+  /** `reboot(2)` with a command such as `LINUX_REBOOT_CMD_KEXEC`, which does not return where it succeeds. */
+  reboot(command: number): SyscallResult;
 }

@@ -37,7 +37,8 @@ export function entries<F>(to: usize, capacity: i32): i32 {
   let va = load<u64>(CURSOR);
   let at = load<i32>(CURSOR, 48);
   let count = 0;
-  let status = begin<F>(load<u32>(CURSOR, 52), state != 0);
+  // The part before ended in a table of the level above, wherever in it.
+  let status = begin<F>(load<u32>(CURSOR, 52), state != 0, min(at, top - 1));
   state = 1;
   while (status == OK && count < capacity) {
     status = descend<F>(va, at);

@@ -8,7 +8,16 @@
 import { startEntries } from './entries';
 import { bindFormat } from './formats/index';
 import { COUNTS, CURSOR, RESULT, SCRATCH, SCRATCH_BYTES } from './layout';
-import { allocatePage, backedPages, freePages, inUse, lookup, providePage, resetMemory } from './memory';
+import {
+  allocatePage,
+  backedPages,
+  freePage,
+  freePages,
+  inUse,
+  lookup,
+  providePage,
+  resetMemory,
+} from './memory';
 import {
   allowedOptions,
   entriesIndex,
@@ -97,6 +106,12 @@ export function pageTableCreate(newFormat: i32, newTop: i32, newOptions: u32, ne
   if (page == ~(<u64>0)) return NO_MEMORY;
   setTable(page, newTop);
   return OK;
+}
+
+/** Gives the root back, when nothing is mapped any more. The table is gone then. */
+export function pageTableRelease(): void {
+  freePage(root);
+  setTable(0, 0);
 }
 
 /** The root and its level change when a table grows. */

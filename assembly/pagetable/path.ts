@@ -24,6 +24,7 @@ let generation: u32 = 0;
 /** Tables entered, over all parts of a walk that goes on. */
 export let entered: u32 = 0;
 let resuming: bool = false;
+let countedAbove: i32 = 0;
 
 /** Where `descend` ended. */
 export let level: i32 = 0;
@@ -44,12 +45,16 @@ export let kind: i32 = 0;
   return load<u64>(node(at), 16);
 }
 
-/** Starts a walk at the root. `before` is how many tables earlier parts of the same walk entered. */
-export function begin<F>(before: u32, resumed: bool): i32 {
+/**
+ * Starts a walk at the root. `before` is how many tables earlier parts of the same walk entered; of those on the way to
+ * where it is taken up they are the tables above the level `above`, and the ones that it is in the middle of.
+ */
+export function begin<F>(before: u32, resumed: bool, above: i32 = top - 1): i32 {
   nextGeneration();
   for (let at = 0; at < LEVELS; at++) store<u32>(node(at), 0, 24);
   entered = before;
   resuming = resumed;
+  countedAbove = above;
   return enter(top, 0, root, changetype<F>(0).inheritAll());
 }
 
@@ -74,8 +79,8 @@ export function enter(at: i32, va: u64, physical: u64, inherited: u64): i32 {
   let status = OK;
   if (page == 0 || !inUse(physical)) status = OUTSIDE_MEMORY;
   else if (!stamp(page)) status = SHARED_TABLE;
-  // Taken up in the middle of a table: that table was counted when it was entered.
-  else if (!(resuming && (at == top || (va & maskOf(shiftOf(at + 1))) != 0)) && ++entered > backedPages) {
+  // Not those that an earlier part counted.
+  else if (!(resuming && (at > countedAbove || (va & maskOf(shiftOf(at + 1))) != 0)) && ++entered > backedPages) {
     status = SHARED_TABLE;
   }
   if (status != OK) {

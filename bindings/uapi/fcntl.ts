@@ -1,8 +1,16 @@
 /**
- * The part of `linux/fcntl.h` that seals a memfd.
+ * The parts of `linux/fcntl.h` that seal a memfd, and that say whether a descriptor outlives `exec`.
  *
  * @module
  */
+
+/** `fcntl(2)` commands: the flags of a descriptor, which are {@link FD_CLOEXEC} or none. */
+export const F_GETFD = 1;
+export const F_SETFD = 2;
+/** The descriptor is closed by `exec`. */
+export const FD_CLOEXEC = 1;
+/** `fcntl(2)` command: another descriptor of the same open file, at least the argument, close-on-exec. */
+export const F_DUPFD_CLOEXEC = 1030;
 
 /** `fcntl(2)` commands: add seals, which cannot be taken away again, and read them back. */
 export const F_ADD_SEALS = 1033;
