@@ -29,7 +29,14 @@ export interface KernelErrorDetails {
 }
 
 /** Where libuv has another name than the kernel, or none (asm-generic/errno.h, linux/errno.h). */
-const kernelNames: Readonly<Record<number, string>> = { 77: 'EBADFD', 95: 'EOPNOTSUPP', 524: 'ENOTSUPP' };
+const kernelNames: Readonly<Record<number, string>> = {
+  77: 'EBADFD',
+  95: 'EOPNOTSUPP',
+  109: 'ETOOMANYREFS',
+  126: 'ENOKEY',
+  129: 'EKEYREJECTED',
+  524: 'ENOTSUPP',
+};
 
 /** Not `util.getSystemErrorName`, which knows libuv's names only and makes a sentence of every other. */
 const systemNames = new Map(Object.entries(constants.errno).map(([name, errno]) => [errno, name]));

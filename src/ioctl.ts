@@ -1,7 +1,7 @@
 /** Issues ioctl requests and turns a refusal into a {@link KernelError}. @module */
-import type { Syscalls } from '../bindings/syscalls.js';
+import type { Syscalls, Watch } from '../bindings/syscalls.js';
 import type { Request } from '../bindings/uapi/request.js';
-import type { FieldInputs, Fields, FieldValues, Struct } from '../bindings/uapi/struct.js';
+import type { FieldInputs, Fields, FieldValues, Struct, StructMemory } from '../bindings/uapi/struct.js';
 import { KernelError } from './errors.js';
 
 /**
@@ -29,6 +29,9 @@ export function ioctl(
   return result;
 }
 
+/** Memory for the argument of each request: to allocate it takes longer than all else that a call costs here. */
+const memories = new Map<Request, StructMemory>();
+
 /**
  * Issues `request` with a struct made of `values` and returns the struct as the kernel left it. The size member
  * (`size` or `argsz`) is filled in.
@@ -44,12 +47,17 @@ export function transact<F extends Fields>(
   shown: Readonly<Record<string, unknown>> = values,
 ): FieldValues<F> {
   const argument = request.argument;
-  const { bytes, view } = argument.allocate();
+  const memory = memories.get(request) ?? argument.allocate();
+  // Taken while it is in use: a kernel that is simulated may make calls of its own meanwhile.
+  memories.delete(request);
+  const { bytes, view } = memory;
   argument.encode(view, values);
   // The first field of every struct of these interfaces is its size, whatever it is called.
   view.setUint32(0, argument.size, true);
   ioctl(kernel, fd, request, bytes, shown);
-  return argument.decode(view);
+  const result = argument.decode(view);
+  memories.set(request, memory);
+  return result;
 }
 
 /** `result`, when it is not negative. @throws KernelError */
@@ -65,6 +73,17 @@ export function check(
 /** Opens `path`. @throws KernelError */
 export function openFile(kernel: Syscalls, path: string, flags: number): number {
   return check(kernel.open(path, flags), 'open', { path });
+}
+
+/** Calls `onReadable` each time `fd` is readable: see `Syscalls.watch`. @throws KernelError */
+export function watchFile(kernel: Syscalls, fd: number, path: string, onReadable: () => void): Watch {
+  try {
+    return kernel.watch(fd, onReadable);
+  } catch (error) {
+    const { errno } = error as { errno?: unknown };
+    if (typeof errno !== 'number') throw error;
+    throw new KernelError(errno, { syscall: 'epoll_ctl', path });
+  }
 }
 
 /** Keeps memory reachable during a call that is given nothing but its address. */

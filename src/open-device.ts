@@ -1,6 +1,6 @@
 /** Opens a claimed device with an address space of its own or a given one: the usual first step of a driver. @module */
 import { constants } from 'node:fs';
-import { linux } from '../bindings/linux.js';
+import { defaultKernel } from '../bindings/kernel.js';
 import type { Syscalls } from '../bindings/syscalls.js';
 import { DeviceError, DeviceErrorCode, undo } from './errors.js';
 import { openFile } from './ioctl.js';
@@ -38,7 +38,7 @@ export interface OpenDeviceOptions {
  */
 export function openDevice(target: Claim | string, options: OpenDeviceOptions = {}): Device {
   const claim = target instanceof Claim ? target : undefined;
-  const kernel = options.kernel ?? claim?.kernel ?? linux();
+  const kernel = options.kernel ?? claim?.kernel ?? defaultKernel();
   const address = claim ? claim.address : pciAddress(target as string);
   requireDevice(kernel, address);
   const node = findVfioNode(kernel, address);
@@ -67,13 +67,27 @@ export function openDevice(target: Claim | string, options: OpenDeviceOptions = 
     owned: claim ? [claim.use()] : [],
   };
   try {
-    return node.kind === 'cdev' ? openCdev(opening) : openGroup(opening);
+    const device = node.kind === 'cdev' ? openCdev(opening) : openGroup(opening);
+    if (claim) noteClaim(device, claim);
+    return device;
   } catch (error) {
     undo(
       error,
       opening.owned.map(entry => () => entry[Symbol.dispose]()),
     );
   }
+}
+
+const claims = new WeakMap<Device, Claim>();
+
+/** The claim that a device was opened from. */
+export function claimOf(device: Device): Claim | undefined {
+  return claims.get(device);
+}
+
+/** @internal Notes it. */
+export function noteClaim(device: Device, claim: Claim): void {
+  claims.set(device, claim);
 }
 
 /** A device on its way to being open. */

@@ -5,13 +5,20 @@ import type { Ioas } from './ioas.js';
 /** An HWPT. Its existence keeps the memory of its {@link Ioas} pinned. Made by `Device.allocHwpt`. */
 export class Hwpt implements Disposable {
   readonly ioas: Ioas;
+  /** What it was made with, `IOMMU_HWPT_ALLOC_*`. */
+  readonly flags: number;
+  /** The device that it was made for, by name. */
+  readonly device: string;
   readonly #id: number;
   #destroyed = false;
 
   /** @internal */
-  constructor(ioas: Ioas, id: number) {
+  constructor(ioas: Ioas, id: number, flags: number, device: string) {
     this.ioas = ioas;
     this.#id = id;
+    this.flags = flags;
+    this.device = device;
+    ioas.addHwpt(this);
   }
 
   /** Its id in the context. @throws DisposedError */
@@ -28,6 +35,12 @@ export class Hwpt implements Disposable {
   [Symbol.dispose](): void {
     if (this.#destroyed) return;
     if (this.ioas.iommufd.open) this.ioas.iommufd.destroy(this.#id);
+    this.relinquish();
+  }
+
+  /** @internal It is somebody else's now. */
+  relinquish(): void {
     this.#destroyed = true;
+    this.ioas.removeHwpt(this);
   }
 }

@@ -1,4 +1,5 @@
 /** I/O address spaces: which memory a device may reach, and at which IOVA. @module */
+import { EEXIST, EMSGSIZE, ENOENT } from '../../bindings/uapi/errno.js';
 import {
   IOMMU_IOAS_ALLOW_IOVAS,
   IOMMU_IOAS_COPY,
@@ -21,9 +22,12 @@ import type { Iova, IovaRange, PhysicalAddress } from '../address.js';
 import { checkInteger, checkU64 } from '../check.js';
 import { DeviceError, DeviceErrorCode, DisposedError, KernelError } from '../errors.js';
 import { ioctl, transact, withPointer } from '../ioctl.js';
+import type { Hwpt } from './hwpt.js';
 import type { Iommufd } from './iommufd.js';
+import { mapRows } from './map-rows.js';
+import { MappingBook } from './mapping-book.js';
+import type { MappingRows } from './mapping-rows.js';
 
-const EMSGSIZE = 90;
 const U64_MAX = 0xffff_ffff_ffff_ffffn;
 
 /** What a device may do with a mapping. */
@@ -37,14 +41,35 @@ export interface MapOptions {
 /** What stands between a device and memory. */
 export type Translation = 'iommu' | 'none';
 
+/** Something with an open file, such as a `DmaArena`. */
+export interface OpenFile {
+  readonly fd: number;
+}
+
 /** The part of a file to map. */
 export interface FileRange {
-  /** A memfd (or a dma-buf exported by vfio-pci). */
-  fd: number;
+  /**
+   * A memfd (or a dma-buf exported by vfio-pci): its descriptor, or the arena whose memory it is. What is to be kept
+   * must be mapped as part of an arena: a number does not say whose file it is.
+   */
+  fd: number | OpenFile;
   /** In bytes from the start of the file; 0 by default. */
   offset?: number;
   /** In bytes. */
   length: number;
+}
+
+/** A mapping of an {@link Ioas}. */
+export interface IoasMapping {
+  readonly iova: Iova;
+  /** In bytes. */
+  readonly length: bigint;
+  /** What is mapped; `undefined` for memory of a process. */
+  readonly file: number | OpenFile | undefined;
+  /** In bytes from the start of the file. */
+  readonly offset: bigint;
+  readonly readable: boolean;
+  readonly writeable: boolean;
 }
 
 /** A run of physical memory. */
@@ -83,11 +108,79 @@ export class Ioas implements Disposable {
   #translation: Translation = 'iommu';
   #generation = 0;
   #allowedIovas: readonly IovaRange[] = [];
+  readonly #mappings = new MappingBook();
+  #changes = 0;
+  readonly #hwpts = new Set<Hwpt>();
+  /** @internal It is the other one of a swap. `AddressSpaceSwap` decides it; see `isSpare`. */
+  spare = false;
 
   /** @internal Use {@link Iommufd.allocIoas}. */
   constructor(iommufd: Iommufd, id: number) {
     this.iommufd = iommufd;
     this.#id = id;
+    iommufd.addIoas(this);
+  }
+
+  /** What is mapped, in order of IOVA. */
+  get mappings(): Iterable<IoasMapping> {
+    return this.#mappings;
+  }
+
+  /** @internal The same, without an object for each. */
+  get mappingBook(): MappingBook {
+    return this.#mappings;
+  }
+
+  /** How many mappings there are. */
+  get mappingCount(): number {
+    return this.#mappings.size;
+  }
+
+  /** The mapping that begins at `iova`. */
+  mapping(iova: bigint): IoasMapping | undefined {
+    return this.#mappings.get(iova);
+  }
+
+  /** @internal How often mappings and claims have changed: they are the same as long as this is. */
+  get changes(): number {
+    return this.#changes;
+  }
+
+  /** The page tables that were made from it on purpose. */
+  get hwpts(): ReadonlySet<Hwpt> {
+    return this.#hwpts;
+  }
+
+  /** @internal A page table calls it when it is made. */
+  addHwpt(hwpt: Hwpt): void {
+    this.#hwpts.add(hwpt);
+  }
+
+  /** @internal A page table calls it when it is gone. */
+  removeHwpt(hwpt: Hwpt): void {
+    this.#hwpts.delete(hwpt);
+    this.iommufd.noteChange();
+  }
+
+  #note(
+    iova: bigint,
+    length: bigint,
+    file: number | OpenFile | undefined,
+    offset: bigint,
+    { readable = true, writeable = true }: MapOptions,
+  ): void {
+    this.#changes++;
+    this.#mappings.add({ iova: iova as Iova, length, file, offset, readable, writeable });
+  }
+
+  /**
+   * @internal What whoever handed the address space over had mapped.
+   *
+   * @param files by the indexes that the rows have
+   */
+  noteMappings(rows: MappingRows, files: readonly OpenFile[]): void {
+    this.#changes++;
+    this.#mappings.addAll(rows, files);
   }
 
   /** Its id in the context. @throws DisposedError */
@@ -144,6 +237,14 @@ export class Ioas implements Disposable {
    * ENOMEM and EFAULT come from the attach.
    */
   map(address: bigint, length: bigint | number, iova: Iova, options: MapOptions = {}): void {
+    if (this.iommufd.kept) {
+      throw new DeviceError(
+        DeviceErrorCode.Unsupported,
+        'address space',
+        'is kept alive, and memory of a process ends with it',
+        'Use a DmaArena (Ioas.mapFile), or another iommufd context for ephemeral memory',
+      );
+    }
     const values = {
       flags: mapFlags(options),
       ioas_id: this.id,
@@ -152,6 +253,7 @@ export class Ioas implements Disposable {
       iova: checkU64('iova', iova),
     };
     transact(this.iommufd.kernel, this.iommufd.fd, IOMMU_IOAS_MAP, values);
+    this.#note(values.iova, values.length, undefined, 0n, options);
   }
 
   /**
@@ -164,12 +266,27 @@ export class Ioas implements Disposable {
     const values = {
       flags: mapFlags(options),
       ioas_id: this.id,
-      fd: checkInteger('fd', file.fd, -1, 0x7fff_ffff),
+      fd: checkInteger('fd', typeof file.fd === 'object' ? file.fd.fd : file.fd, -1, 0x7fff_ffff),
       start: checkU64('offset', file.offset ?? 0),
       length: checkLength(file.length),
       iova: checkU64('iova', iova),
     };
     transact(this.iommufd.kernel, this.iommufd.fd, IOMMU_IOAS_MAP_FILE, values);
+    this.#note(values.iova, values.length, file.fd, values.start, options);
+  }
+
+  /**
+   * @internal {@link mapFile} for many: stops at the first that fails.
+   *
+   * @param rows good ones, of memfds
+   * @param files by the indexes that the rows have
+   */
+  mapFiles(rows: MappingRows, files: readonly OpenFile[]): void {
+    const fds = files.map(({ fd }) => fd);
+    mapRows(this.iommufd, this.id, rows, fds, count => {
+      rows.length = count;
+      this.#mappings.addAll(rows, files);
+    });
   }
 
   /**
@@ -191,6 +308,36 @@ export class Ioas implements Disposable {
       src_iova: checkU64('sourceIova', sourceIova),
     };
     transact(this.iommufd.kernel, this.iommufd.fd, IOMMU_IOAS_COPY, values);
+    for (const part of source.#mappings.within(values.src_iova, values.length)) {
+      this.#note(
+        values.dst_iova + (part.iova - values.src_iova),
+        part.length,
+        part.file,
+        part.offset,
+        options,
+      );
+    }
+  }
+
+  /** @internal Whether all of a range is mapped, in whatever pieces. Nothing changes. @throws KernelError */
+  isMapped(iova: Iova, length: bigint | number): boolean {
+    const values = {
+      flags: IOMMU_IOAS_MAP_FIXED_IOVA | IOMMU_IOAS_MAP_READABLE,
+      dst_ioas_id: this.id,
+      src_ioas_id: this.id,
+      length: checkLength(length),
+      dst_iova: checkU64('iova', iova),
+      src_iova: iova,
+    };
+    try {
+      // A copy of what is there to where it is: it cannot be made, and why tells what is there.
+      transact(this.iommufd.kernel, this.iommufd.fd, IOMMU_IOAS_COPY, values);
+    } catch (error) {
+      if (error instanceof KernelError && error.errno === EEXIST) return true;
+      if (error instanceof KernelError && error.errno === ENOENT) return false;
+      throw error;
+    }
+    throw new Error('a range was copied onto itself');
   }
 
   /**
@@ -201,7 +348,10 @@ export class Ioas implements Disposable {
    */
   unmap(iova: Iova, length: bigint | number): bigint {
     const values = { ioas_id: this.id, iova: checkU64('iova', iova), length: checkLength(length) };
-    return transact(this.iommufd.kernel, this.iommufd.fd, IOMMU_IOAS_UNMAP, values).length;
+    const unmapped = transact(this.iommufd.kernel, this.iommufd.fd, IOMMU_IOAS_UNMAP, values).length;
+    this.#changes++;
+    this.#mappings.delete(values.iova, values.length);
+    return unmapped;
   }
 
   /** Removes every mapping; fine when there is none. @returns the bytes unmapped */
@@ -269,7 +419,13 @@ export class Ioas implements Disposable {
       const shown = { ioas_id: this.#id, ranges: ranges.length };
       ioctl(kernel, this.iommufd.fd, IOMMU_IOAS_ALLOW_IOVAS, bytes, shown);
     });
+    this.#changes++;
     this.#allowedIovas = ranges.map(({ first, last }) => ({ first, last }));
+  }
+
+  /** @internal What whoever handed the address space over had claimed. */
+  noteAllowedIovas(ranges: readonly IovaRange[]): void {
+    this.#allowedIovas = ranges;
   }
 
   /** What {@link allowIovas} was last given. */
@@ -314,6 +470,13 @@ export class Ioas implements Disposable {
   [Symbol.dispose](): void {
     if (this.#destroyed) return;
     if (this.iommufd.open) this.iommufd.destroy(this.#id);
+    this.relinquish();
+  }
+
+  /** @internal It is somebody else's now, or gone with its context. */
+  relinquish(): void {
     this.#destroyed = true;
+    this.#mappings.clear();
+    this.iommufd.removeIoas(this);
   }
 }

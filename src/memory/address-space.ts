@@ -7,7 +7,7 @@
 import type { Syscalls } from '../../bindings/syscalls.js';
 import { type Iova, type IovaRange, iova } from '../address.js';
 import { DeviceError, DeviceErrorCode } from '../errors.js';
-import { Ioas, type MapOptions } from '../iommufd/ioas.js';
+import { Ioas, type MapOptions, type OpenFile } from '../iommufd/ioas.js';
 import { Type1Container } from '../vfio/type1-container.js';
 import { IovaBlockKind, IovaSpace, type Placement } from './iova-space.js';
 
@@ -16,7 +16,7 @@ export type AddressSpace = Ioas | Type1Container;
 /** Memory to map: at an address in this process, and in a file when it is shared. */
 export interface Backing {
   readonly address: bigint;
-  readonly fd: number | undefined;
+  readonly file: OpenFile | undefined;
   /** In bytes. */
   readonly length: number;
 }
@@ -158,8 +158,8 @@ export function mapInto(
   const { iova: wanted, ...access } = options;
   const at = wanted ?? allocateIova(space, backing.length, { alignment: alignmentFor(backing.length) });
   try {
-    if (space instanceof Ioas && backing.fd !== undefined) {
-      space.mapFile({ fd: backing.fd, length: backing.length }, at, access);
+    if (space instanceof Ioas && backing.file !== undefined) {
+      space.mapFile({ fd: backing.file, length: backing.length }, at, access);
     } else {
       space.map(backing.address, backing.length, at, access);
     }
@@ -168,8 +168,23 @@ export function mapInto(
     throw error;
   }
   // Of a wanted place the kernel is the judge. It may be taken here already: by whoever wants it, for this very use.
-  if (wanted !== undefined) allocatorOf(space).allocateAt(at, backing.length);
+  if (wanted !== undefined) adoptMapping(space, at, backing.length);
   return at;
+}
+
+/** Notes a mapping that is there already: its place is taken. */
+export function adoptMapping(space: AddressSpace, iova: Iova, length: number | bigint): void {
+  allocatorOf(space).allocateAt(iova, length);
+}
+
+/**
+ * The books of `from` are those of `to` as well: whoever took an IOVA there may go on with it here. For two address spaces
+ * with the same mappings, of which one takes the place of the other. Makes no system call.
+ */
+export function shareBooks(from: AddressSpace, to: AddressSpace): void {
+  const known = allocators.get(from);
+  if (known) allocators.set(to, known);
+  else allocators.delete(to);
 }
 
 /** Large mappings are aligned to a huge page, so that the IOMMU can use large entries. */

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { randomBytes } from 'node:crypto';
 import type { Syscalls } from '../../bindings/syscalls.js';
 import {
   MADV_DONTFORK,
@@ -14,16 +15,24 @@ import {
   PROT_WRITE,
 } from '../../bindings/uapi/mman.js';
 import type { DeviceAddress, Iova } from '../address.js';
-import { checkAligned, checkInteger, checkPowerOfTwo, checkRange } from '../check.js';
-import { DeviceError, DeviceErrorCode, DisposedError, KernelError, runAll } from '../errors.js';
+import { checkAligned, checkInteger, checkPowerOfTwo, checkRange, checkU64 } from '../check.js';
+import { DeviceError, DeviceErrorCode, DisposedError, KernelError, runAll, undo } from '../errors.js';
 import { hex } from '../hex.js';
 import { check } from '../ioctl.js';
-import { Ioas, type MapOptions } from '../iommufd/ioas.js';
-import { type AddressSpace, checkSpace, kernelOf, mapInto, unmapFrom } from './address-space.js';
+import { Ioas, type MapOptions, type OpenFile } from '../iommufd/ioas.js';
+import {
+  type AddressSpace,
+  adoptMapping,
+  checkSpace,
+  kernelOf,
+  mapInto,
+  unmapFrom,
+} from './address-space.js';
 import { DEVICE_PAGE, DevicePages } from './device-pages.js';
 import { DmaBuffer } from './dma-buffer.js';
 import { IovaSpace } from './iova-space.js';
-import { createSealedMemfd, PageSize } from './memfd.js';
+import { checkSealedMemfd, createSealedMemfd, PageSize } from './memfd.js';
+import { Quarantine, type UnclaimedRange } from './quarantine.js';
 
 const CACHE_LINE = 64;
 
@@ -43,6 +52,18 @@ export interface DmaArenaOptions extends DmaMemoryOptions {
   pageSize?: PageSize;
 }
 
+/** Memory of somebody else's to take over: {@link DmaArena.adopt}. */
+export interface AdoptedArena extends MapOptions {
+  readonly token: bigint;
+  readonly name: string;
+  readonly pageSize: PageSize;
+  /** In bytes. */
+  readonly size: number;
+  readonly iova: Iova;
+  /** It is mapped in the address space already. */
+  readonly mapped: boolean;
+}
+
 export interface AllocateOptions {
   /**
    * Of the address that the device sees: a power of two in bytes; 64 by default, so that no two buffers share a cache
@@ -53,11 +74,18 @@ export interface AllocateOptions {
   contiguous?: boolean;
 }
 
+const memories = new WeakMap<AddressSpace, Set<DmaMemory>>();
+
+/** The DMA memory that is mapped in an address space, in the order in which it was made. */
+export function memoryOf(space: AddressSpace): ReadonlySet<DmaMemory> {
+  return memories.get(space) ?? new Set();
+}
+
 /** What {@link DmaArena} and {@link EphemeralMemory} share. */
 export abstract class DmaMemory implements Disposable {
   /** Whether the memory can outlive this process. */
   abstract readonly kind: 'kept' | 'ephemeral';
-  readonly space: AddressSpace;
+  #space: AddressSpace;
   /** In bytes. */
   readonly size: number;
   /** Where it is in the address space. */
@@ -69,18 +97,24 @@ export abstract class DmaMemory implements Disposable {
   readonly #kernel: Syscalls;
   /** In IOVAs rather than offsets, so that an alignment is one of the address that the device sees. */
   readonly #iovas: IovaSpace;
+  readonly #quarantine: Quarantine;
   #pages: DevicePages | undefined;
   #pagesGeneration: number | undefined;
   #disposed = false;
 
-  /** Takes `fd` over, also when it throws. */
+  /**
+   * Takes `fd` over, also when it throws.
+   *
+   * @param adopted mapped at that IOVA already
+   */
   protected constructor(
     space: AddressSpace,
     size: number,
     fd: number | undefined,
     options: DmaMemoryOptions,
+    adopted?: Iova,
   ) {
-    this.space = space;
+    this.#space = space;
     this.size = size;
     this.#fd = fd;
     this.#kernel = kernelOf(space);
@@ -95,17 +129,65 @@ export abstract class DmaMemory implements Disposable {
       // A child would get copies of pinned private pages at fork; it has no use for them.
       if (fd === undefined) check(this.#kernel.madvise(this.#address, size, MADV_DONTFORK), 'madvise');
       this.#buffer = this.#kernel.view(this.#address, size);
-      mapped = mapInto(space, { address: this.#address, fd, length: size }, options);
-      this.iova = mapped;
-      const last = (mapped + BigInt(size - 1)) as Iova;
+      if (adopted === undefined) {
+        const file = fd === undefined ? undefined : (this as unknown as OpenFile);
+        mapped = mapInto(space, { address: this.#address, file, length: size }, options);
+        this.iova = mapped;
+      } else {
+        adoptMapping(space, adopted, size);
+        this.iova = adopted;
+      }
+      const last = (this.iova + BigInt(size - 1)) as Iova;
       // First fit, since arenas are made just as large as what is to be carved out of them.
-      this.#iovas = new IovaSpace([{ first: mapped, last }], { granule: CACHE_LINE, firstFit: true });
+      this.#iovas = new IovaSpace([{ first: this.iova, last }], { granule: CACHE_LINE, firstFit: true });
+      this.#quarantine = new Quarantine(this.#iovas, this.iova, size);
     } catch (error) {
       if (mapped !== undefined) unmapFrom(space, mapped, size);
       this.#kernel.munmap(this.#address, size);
       if (fd !== undefined) this.#kernel.close(fd);
       throw error;
     }
+  }
+
+  /** Where it is mapped. Another one after the address space was swapped under it. */
+  get space(): AddressSpace {
+    return this.#space;
+  }
+
+  /**
+   * @internal It is mapped in `space`, too, at the same place, where that is noted already, and belongs there from now on.
+   * The same pages are pinned there, so that they have the addresses that they had. Makes no system call.
+   */
+  moveTo(space: Ioas): void {
+    const before = this.#space;
+    memories.get(before)?.delete(this);
+    // Addresses of a time when another device was attached are worth nothing.
+    if (before instanceof Ioas && this.#pagesGeneration === before.generation) {
+      this.#pagesGeneration = space.generation;
+    } else this.#pages = undefined;
+    this.#space = space;
+    this.#register();
+  }
+
+  #register(): void {
+    const known = memories.get(this.#space) ?? new Set();
+    memories.set(this.#space, known.add(this));
+  }
+
+  /** @internal It is complete: the address space knows it from now on. @param undone when somebody objects */
+  protected announce(undone: () => void): this {
+    try {
+      this.#noteExists(true);
+    } catch (error) {
+      undo(error, [undone]);
+    }
+    return this;
+  }
+
+  #noteExists(exists: boolean): void {
+    if (exists) this.#register();
+    else memories.get(this.space)?.delete(this);
+    if (this.space instanceof Ioas) this.space.iommufd.noteChange();
   }
 
   #require(): void {
@@ -203,6 +285,58 @@ export abstract class DmaMemory implements Disposable {
     return new DmaBuffer(this, offset, size, () => this.#iovas.free(start));
   }
 
+  /**
+   * Carves a buffer out at a given place, with what is in it: for a successor, who knows what is where.
+   *
+   * @param offset in bytes, a multiple of 64
+   * @throws RangeError beyond the end; DeviceError (BUSY) when part of it is allocated
+   */
+  allocateAt(offset: number, size: number): DmaBuffer {
+    this.#require();
+    checkInteger('size', size, 1);
+    checkRange('DMA memory', offset, size, this.size);
+    checkAligned('offset', offset, CACHE_LINE);
+    if (!this.#quarantine.claim(offset, size)) {
+      throw new DeviceError(
+        DeviceErrorCode.Busy,
+        'DMA memory',
+        `part of the ${size} bytes at offset ${offset} is allocated already`,
+      );
+    }
+    const start = (this.iova + BigInt(offset)) as Iova;
+    return new DmaBuffer(this, offset, size, () => this.#iovas.free(start));
+  }
+
+  /**
+   * What was taken over from a predecessor and nobody has claimed by {@link allocateAt} yet. A device may still write
+   * there: {@link allocate} leaves it alone.
+   */
+  get unclaimed(): readonly UnclaimedRange[] {
+    this.#require();
+    return this.#quarantine.unclaimed;
+  }
+
+  /** Lets {@link allocate} have what is {@link unclaimed}, all but what is held; that follows when it no longer is. */
+  releaseUnclaimed(): void {
+    this.#require();
+    this.#quarantine.release();
+  }
+
+  /**
+   * Keeps a part of what is {@link unclaimed} out of {@link releaseUnclaimed}, since a command in flight may still write
+   * to it. Disposing the result ends that.
+   */
+  hold(offset: number, length: number): Disposable {
+    this.#require();
+    checkRange('DMA memory', offset, length, this.size);
+    return this.#quarantine.hold(offset, length);
+  }
+
+  /** @internal All of it belongs to what a predecessor did. */
+  protected quarantineAll(): void {
+    this.#quarantine.fill();
+  }
+
   #carve(size: number, alignment: number, lowest = 0, highest = this.size - 1): number | undefined {
     const placement = {
       alignment,
@@ -237,13 +371,29 @@ export abstract class DmaMemory implements Disposable {
   [Symbol.dispose](): void {
     if (this.#disposed) return;
     this.#disposed = true;
+    // Whoever keeps books of it must not speak of it when it is no longer mapped.
     runAll([
+      () => this.#noteExists(false),
       () => unmapFrom(this.space, this.iova, this.size),
+      ...this.#own(),
+    ]);
+  }
+
+  /** @internal It is somebody else's now, and stays mapped for the device: lets go of it here. */
+  relinquish(): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    runAll([() => this.#noteExists(false), ...this.#own()]);
+  }
+
+  /** Gives back what this process has of it. */
+  #own(): (() => void)[] {
+    return [
       () => check(this.#kernel.munmap(this.#address, this.size), 'munmap'),
       () => {
         if (this.#fd !== undefined) check(this.#kernel.close(this.#fd), 'close', { path: 'memfd' });
       },
-    ]);
+    ];
   }
 }
 
@@ -253,20 +403,35 @@ function checkArguments(space: AddressSpace, size: number, pageSize: number): vo
   checkAligned('size', size, pageSize);
 }
 
+/** Random, so that arenas of different processes can come together in one. 0 and 1 are not among them. */
+function newToken(): bigint {
+  return randomBytes(8).readBigUInt64LE() | 2n;
+}
+
 /** DMA memory that can be kept: a sealed memfd, mapped by file, at an IOVA that is recorded. */
 export class DmaArena extends DmaMemory {
   override readonly kind = 'kept';
   readonly pageSize: PageSize;
+  /** By which it is known in saved states and live-update sessions, whatever process has it. */
+  readonly token: bigint;
+  /** Of its memfd. */
+  readonly name: string;
+  /** What devices may do with it, as it was mapped. */
+  readonly access: Required<MapOptions>;
 
   private constructor(
     space: AddressSpace,
     size: number,
     fd: number,
-    options: DmaArenaOptions,
-    pageSize: PageSize,
+    options: DmaArenaOptions & { readonly pageSize: PageSize; readonly name: string },
+    token: bigint,
+    adopted?: Iova,
   ) {
-    super(space, size, fd, options);
-    this.pageSize = pageSize;
+    super(space, size, fd, options, adopted);
+    this.pageSize = options.pageSize;
+    this.name = options.name;
+    this.token = token;
+    this.access = { readable: options.readable ?? true, writeable: options.writeable ?? true };
   }
 
   /**
@@ -280,8 +445,32 @@ export class DmaArena extends DmaMemory {
       throw new RangeError(`pageSize must be one of ${Object.values(PageSize).join(', ')}, got ${pageSize}`);
     }
     checkArguments(space, size, pageSize);
-    const fd = createSealedMemfd(kernelOf(space), options.name ?? 'iommufd', size, pageSize);
-    return new DmaArena(space, size, fd, options, pageSize);
+    const name = options.name ?? 'iommufd';
+    const fd = createSealedMemfd(kernelOf(space), name, size, pageSize);
+    const arena = new DmaArena(space, size, fd, { ...options, name, pageSize }, newToken());
+    return arena.announce(() => arena[Symbol.dispose]());
+  }
+
+  /**
+   * Takes over what a predecessor had as an arena. All of it is {@link unclaimed} at first.
+   *
+   * @param fd its memfd, which is taken over, also when this throws
+   * @throws DeviceError (UNSUPPORTED) when it is not what it is said to be: another size, other seals; KernelError
+   */
+  static adopt(space: AddressSpace, fd: number, arena: AdoptedArena): DmaArena {
+    const { size, iova, token, mapped, ...options } = arena;
+    const kernel = kernelOf(space);
+    try {
+      checkArguments(space, size, options.pageSize);
+      checkU64('token', token);
+      checkSealedMemfd(kernel, fd, size);
+    } catch (error) {
+      kernel.close(fd);
+      throw error;
+    }
+    const made = new DmaArena(space, size, fd, { ...options, iova }, token, mapped ? iova : undefined);
+    made.quarantineAll();
+    return made.announce(() => (mapped ? made.relinquish() : made[Symbol.dispose]()));
   }
 
   /** The memfd. */
@@ -305,6 +494,7 @@ export class EphemeralMemory extends DmaMemory {
    */
   static create(space: AddressSpace, size: number, options: DmaMemoryOptions = {}): EphemeralMemory {
     checkArguments(space, size, PageSize.Small);
-    return new EphemeralMemory(space, size, options);
+    const memory = new EphemeralMemory(space, size, options);
+    return memory.announce(() => memory[Symbol.dispose]());
   }
 }

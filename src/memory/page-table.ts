@@ -120,7 +120,7 @@ const errors: Readonly<Record<number, readonly [PageTableErrorCode, string]>> = 
  * elsewhere should pass {@link verify} before it is changed. Every operation ends soon and touches nothing but the
  * table memory, however corrupt the table.
  */
-export class PageTable {
+export class PageTable implements Disposable {
   readonly #memory: TableMemory;
   readonly #rules: TableRules;
   #root: PhysicalAddress;
@@ -448,6 +448,17 @@ export class PageTable {
         view === undefined || at >= view.byteLength ? undefined : extentAt(view, at);
       return { a: extent(one), b: extent(other) };
     }
+  }
+
+  /**
+   * Unmaps everything and gives all tables back, the root too. The page table must not be used again.
+   *
+   * @throws PageTableError as {@link verify}
+   */
+  [Symbol.dispose](): void {
+    for (const { iova, length } of [...this.extents()]) this.unmap(iova, length);
+    this.#use().pageTableRelease();
+    this.#memory.current = undefined;
   }
 
   /** Makes this table the one that the core works on. */

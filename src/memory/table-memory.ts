@@ -20,6 +20,7 @@ export interface PageTableCore extends Record<string, unknown> {
   pageTableProvide(physical: bigint): number;
   pageTableUse(format: number, root: bigint, top: number, options: number, sizes: bigint): number;
   pageTableCreate(format: number, top: number, options: number, sizes: bigint): number;
+  pageTableRelease(): void;
   pageTableRoot(): bigint;
   pageTableTop(): number;
   pageTableMap(iova: bigint, length: bigint, physical: bigint, flags: number): number;

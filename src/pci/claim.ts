@@ -7,8 +7,9 @@
  * @module
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { linux } from '../../bindings/linux.js';
+import { defaultKernel } from '../../bindings/kernel.js';
 import type { Syscalls } from '../../bindings/syscalls.js';
+import { EACCES, EPERM } from '../../bindings/uapi/errno.js';
 import { checkInteger } from '../check.js';
 import { DeviceError, DeviceErrorCode, KernelError, undo } from '../errors.js';
 import { type PciAddress, pciAddress } from './address.js';
@@ -20,8 +21,6 @@ const DRIVERS = '/sys/bus/pci/drivers';
 const PROBE = '/sys/bus/pci/drivers_probe';
 const VFIO_PCI = 'vfio-pci';
 const READ_WRITE = 6;
-const EPERM = 1;
-const EACCES = 13;
 /** udev sets permissions a moment after the node appears; there is no event to wait for without it. */
 const NODE_POLL_MS = 5;
 /** How long the kernel may take to remove a device that nothing holds any more, in ms. */
@@ -42,7 +41,8 @@ export class Claim implements Disposable {
   /** The driver that had the device before; `'vfio-pci'` when it was claimed already. */
   readonly previousDriver: string | undefined;
   readonly node: VfioNode;
-  readonly #previousOverride: string | undefined;
+  /** What `driver_override` said before; `undefined` when it was claimed already. */
+  readonly previousOverride: string | undefined;
   #released = false;
   #users = 0;
 
@@ -58,7 +58,7 @@ export class Claim implements Disposable {
     this.address = address;
     this.node = node;
     this.previousDriver = previousDriver;
-    this.#previousOverride = previousOverride;
+    this.previousOverride = previousOverride;
   }
 
   get released(): boolean {
@@ -97,8 +97,13 @@ export class Claim implements Disposable {
       );
     }
     if (this.previousDriver !== VFIO_PCI) {
-      restoreDriver(this.kernel, this.address, this.previousDriver, this.#previousOverride);
+      restoreDriver(this.kernel, this.address, this.previousDriver, this.previousOverride);
     }
+    this.#released = true;
+  }
+
+  /** @internal Whoever has the device from now on gives it back. */
+  relinquish(): void {
     this.#released = true;
   }
 
@@ -116,7 +121,7 @@ export class Claim implements Disposable {
  * when vfio-pci does not accept it, (TIMEOUT) when no node appears.
  */
 export async function claim(address: string, options: ClaimOptions = {}): Promise<Claim> {
-  const kernel = options.kernel ?? linux();
+  const kernel = options.kernel ?? defaultKernel();
   const timeout = checkInteger('timeout', options.timeout ?? 5000);
   const device = pciAddress(address);
   requireDevice(kernel, device);

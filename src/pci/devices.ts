@@ -1,5 +1,5 @@
 /** Enumerates PCI devices from sysfs. @module */
-import { linux } from '../../bindings/linux.js';
+import { defaultKernel } from '../../bindings/kernel.js';
 import type { Syscalls } from '../../bindings/syscalls.js';
 import type { PhysicalAddress } from '../address.js';
 import { KernelError } from '../errors.js';
@@ -54,7 +54,7 @@ const BAR_COUNT = 6;
  *
  * @throws KernelError when sysfs cannot be read.
  */
-export function listPciDevices(kernel: Syscalls = linux()): PciDevice[] {
+export function listPciDevices(kernel: Syscalls = defaultKernel()): PciDevice[] {
   const names = kernel.readDirectory(PCI_DEVICES);
   if (typeof names === 'number') {
     throw new KernelError(-names, {
@@ -71,7 +71,7 @@ export function listPciDevices(kernel: Syscalls = linux()): PciDevice[] {
  *
  * @throws RangeError when `address` is not a PCI address; KernelError (ENOENT) when there is no such device.
  */
-export function readPciDevice(address: string, kernel: Syscalls = linux()): PciDevice {
+export function readPciDevice(address: string, kernel: Syscalls = defaultKernel()): PciDevice {
   const device = pciAddress(address);
   requireDevice(kernel, device);
   const number = (name: string): number => Number(readAttribute(kernel, device, name) ?? 0);
@@ -115,7 +115,7 @@ function parseBars(resource: string): PciBar[] {
 }
 
 /** The other devices of the same IOMMU group, with their drivers. */
-export function groupMembers(group: number, kernel: Syscalls = linux()): PciDevice[] {
+export function groupMembers(group: number, kernel: Syscalls = defaultKernel()): PciDevice[] {
   const path = `/sys/kernel/iommu_groups/${group}/devices`;
   const names = kernel.readDirectory(path);
   if (typeof names === 'number') throw new KernelError(-names, { syscall: 'readdir', path });

@@ -1,10 +1,9 @@
 /** Where a PCI device lives in sysfs, and how its attributes are read and written. @module */
 import { posix } from 'node:path';
 import type { Syscalls } from '../../bindings/syscalls.js';
+import { ENOENT } from '../../bindings/uapi/errno.js';
 import { KernelError } from '../errors.js';
 import type { PciAddress } from './address.js';
-
-const ENOENT = 2;
 
 export const PCI_DEVICES = '/sys/bus/pci/devices';
 

@@ -7,6 +7,7 @@
  * @module
  */
 import type { Syscalls } from '../../bindings/syscalls.js';
+import { ENOENT } from '../../bindings/uapi/errno.js';
 import { KernelError } from '../errors.js';
 import type { PciAddress } from './address.js';
 import { devicePath, readLinkName } from './sysfs.js';
@@ -19,8 +20,6 @@ export interface VfioNode {
   /** True when no IOMMU stands between the device and memory. */
   readonly noiommu: boolean;
 }
-
-const ENOENT = 2;
 
 /** The VFIO file of a device, or `undefined` when vfio-pci does not own the device. */
 export function findVfioNode(kernel: Syscalls, address: PciAddress): VfioNode | undefined {

@@ -128,39 +128,60 @@ export class ConfigSpace {
    * there.
    */
   capabilities(): PciCapability[] {
-    return [...this.#standard(), ...this.#extended()];
+    return [...walkCapabilities(this)];
   }
 
   /** The first capability with this id, if the device has it. */
   findCapability(id: number, extended = false): PciCapability | undefined {
-    return this.capabilities().find(entry => entry.id === id && entry.extended === extended);
+    return findCapability(this, id, extended);
   }
+}
 
-  *#standard(): Generator<PciCapability> {
-    if (!(this.read16(ConfigRegister.Status) & STATUS_CAPABILITIES)) return;
-    const seen = new Set<number>();
-    let offset = this.read8(ConfigRegister.CapabilitiesPointer) & 0xfc;
-    while (offset >= 0x40 && !seen.has(offset)) {
-      seen.add(offset);
-      const id = this.read8(offset);
-      if (id === 0xff) return; // nothing answers
-      yield { id, offset, extended: false, version: 0 };
-      offset = this.read8(offset + 1) & 0xfc;
-    }
+/** Configuration space, or a copy of it. */
+export type ConfigReader = Pick<ConfigSpace, 'size' | 'read8' | 'read16' | 'read32'>;
+
+/** As {@link ConfigSpace.capabilities}. */
+export function* walkCapabilities(config: ConfigReader): Generator<PciCapability> {
+  yield* standard(config);
+  yield* extended(config);
+}
+
+/** As {@link ConfigSpace.findCapability}. */
+export function findCapability(
+  config: ConfigReader,
+  id: number,
+  extended = false,
+): PciCapability | undefined {
+  for (const entry of walkCapabilities(config)) {
+    if (entry.id === id && entry.extended === extended) return entry;
   }
+  return undefined;
+}
 
-  *#extended(): Generator<PciCapability> {
-    if (this.size <= EXTENDED_START) return;
-    const seen = new Set<number>();
-    let offset = EXTENDED_START;
-    while (offset >= EXTENDED_START && offset + 4 <= this.size && !seen.has(offset)) {
-      seen.add(offset);
-      const header = this.read32(offset);
-      if (header === 0 || header === 0xffff_ffff) return;
-      const id = header & 0xffff;
-      // Id 0 is a placeholder that the kernel leaves where it hides a capability.
-      if (id !== 0) yield { id, offset, extended: true, version: (header >>> 16) & 0xf };
-      offset = (header >>> 20) & 0xffc;
-    }
+function* standard(config: ConfigReader): Generator<PciCapability> {
+  if (!(config.read16(ConfigRegister.Status) & STATUS_CAPABILITIES)) return;
+  const seen = new Set<number>();
+  let offset = config.read8(ConfigRegister.CapabilitiesPointer) & 0xfc;
+  while (offset >= 0x40 && !seen.has(offset)) {
+    seen.add(offset);
+    const id = config.read8(offset);
+    if (id === 0xff) return; // nothing answers
+    yield { id, offset, extended: false, version: 0 };
+    offset = config.read8(offset + 1) & 0xfc;
+  }
+}
+
+function* extended(config: ConfigReader): Generator<PciCapability> {
+  if (config.size <= EXTENDED_START) return;
+  const seen = new Set<number>();
+  let offset = EXTENDED_START;
+  while (offset >= EXTENDED_START && offset + 4 <= config.size && !seen.has(offset)) {
+    seen.add(offset);
+    const header = config.read32(offset);
+    if (header === 0 || header === 0xffff_ffff) return;
+    const id = header & 0xffff;
+    // Id 0 is a placeholder that the kernel leaves where it hides a capability.
+    if (id !== 0) yield { id, offset, extended: true, version: (header >>> 16) & 0xf };
+    offset = (header >>> 20) & 0xffc;
   }
 }

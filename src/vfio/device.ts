@@ -1,6 +1,7 @@
 /** A device opened through VFIO: the same face whether iommufd or the legacy interface stands behind it. @module */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Syscalls } from '../../bindings/syscalls.js';
+import { EAGAIN, ENOSPC } from '../../bindings/uapi/errno.js';
 import { IOMMU_HWPT_ALLOC } from '../../bindings/uapi/iommufd.js';
 import type { Request } from '../../bindings/uapi/request.js';
 import { decodeList } from '../../bindings/uapi/struct.js';
@@ -32,8 +33,6 @@ import { InterruptKind, Interrupts } from './interrupts.js';
 import { queryRegion, Region } from './region.js';
 import type { Type1Container } from './type1-container.js';
 
-const ENOSPC = 28;
-const EAGAIN = 11;
 const RESET_RETRIES = 100;
 const RESET_RETRY_MS = 10;
 
@@ -66,8 +65,17 @@ export interface DeviceParts {
   space: Ioas | Type1Container;
   /** The context it is bound to and its id there; without it the legacy interface is used. */
   binding: { iommufd: Iommufd; id: number } | undefined;
+  /** What it is attached to already, where it was taken over. */
+  attached?: Ioas | Hwpt | undefined;
   /** Released, in order, after the device is closed. */
   owned: readonly Disposable[];
+}
+
+const bound = new WeakMap<Iommufd, Set<Device>>();
+
+/** The open devices that are bound to a context. */
+export function devicesOf(iommufd: Iommufd): ReadonlySet<Device> {
+  return bound.get(iommufd) ?? new Set();
 }
 
 /**
@@ -92,8 +100,7 @@ export class Device implements Disposable {
   readonly info: DeviceInfo;
   readonly config: ConfigSpace;
   readonly interrupts: Interrupts;
-  /** The address space it was opened with; memory for its DMA is mapped there. */
-  readonly space: Ioas | Type1Container;
+  #space: Ioas | Type1Container;
   readonly #binding: { iommufd: Iommufd; id: number } | undefined;
   readonly #owned: readonly Disposable[];
   readonly #regions = new Map<number, Region>();
@@ -107,10 +114,15 @@ export class Device implements Disposable {
     this.#fd = parts.fd;
     this.name = parts.name;
     this.noiommu = parts.noiommu;
-    this.space = parts.space;
+    this.#space = parts.space;
     this.#binding = parts.binding;
     this.#owned = parts.owned;
-    this.interrupts = new Interrupts(this.kernel, () => this.fd, this.name);
+    this.interrupts = new Interrupts(
+      this.kernel,
+      () => this.fd,
+      this.name,
+      () => this.iommufd?.noteChange(),
+    );
     try {
       const info = transact(this.kernel, this.#fd, VFIO_DEVICE_GET_INFO, {});
       if (!(info.flags & VFIO_DEVICE_FLAGS_PCI)) {
@@ -122,10 +134,35 @@ export class Device implements Disposable {
         interruptKinds: info.num_irqs,
       };
       this.config = new ConfigSpace(this.region(VFIO_PCI_CONFIG_REGION_INDEX));
+      if (parts.attached) this.#noteAttached(parts.attached);
+      this.#noteBound(true);
     } catch (error) {
+      if (this.#binding) bound.get(this.#binding.iommufd)?.delete(this);
       this.kernel.close(this.#fd);
       throw error;
     }
+  }
+
+  #noteBound(is: boolean): void {
+    const iommufd = this.#binding?.iommufd;
+    if (!iommufd) return;
+    const devices = bound.get(iommufd) ?? new Set();
+    bound.set(iommufd, devices);
+    if (is) devices.add(this);
+    else devices.delete(this);
+    iommufd.noteChange();
+  }
+
+  /**
+   * The address space it was opened with, or that was swapped for that one since; memory for its DMA is mapped there.
+   */
+  get space(): Ioas | Type1Container {
+    return this.#space;
+  }
+
+  /** @internal An address space that takes the place of {@link space}. */
+  moveTo(space: Ioas): void {
+    this.#space = space;
   }
 
   /** The open file. @throws DisposedError */
@@ -169,6 +206,11 @@ export class Device implements Disposable {
     );
   }
 
+  /** The context it is bound to; `undefined` with the legacy interface. */
+  get iommufd(): Iommufd | undefined {
+    return this.#binding?.iommufd;
+  }
+
   /** Its id in the iommufd context. */
   get id(): number {
     return this.#requireBinding().id;
@@ -210,25 +252,28 @@ export class Device implements Disposable {
   }
 
   #noteAttached(target: Ioas | Hwpt | undefined): void {
+    if (target === this.#attached) return;
     const ioasOf = (value: Ioas | Hwpt | undefined) => (value instanceof Hwpt ? value.ioas : value);
     // The new one first: replacing an address space by itself must not look like a time without device.
     ioasOf(target)?.noteAttached(this.#translation, 1);
     ioasOf(this.#attached)?.noteAttached(this.#translation, -1);
     this.#attached = target;
+    this.#binding?.iommufd.noteChange();
   }
 
   /**
    * Makes a page table for this device from everything mapped in `ioas`, pinning it, without attaching.
    *
    * @param flags `IOMMU_HWPT_ALLOC_*`
-   * @throws KernelError: EOPNOTSUPP for flags that the IOMMU does not support.
+   * @throws KernelError: EOPNOTSUPP for flags that the IOMMU does not support; what observers throw. There is none then.
    */
   allocHwpt(ioas: Ioas, flags = 0): Hwpt {
     if (!(ioas instanceof Ioas)) throw new TypeError('ioas must be an Ioas');
     checkInteger('flags', flags, 0, 0xffff_ffff);
     const { iommufd, id } = this.#requireBinding();
     const values = { flags, dev_id: id, pt_id: ioas.id };
-    return new Hwpt(ioas, transact(this.kernel, iommufd.fd, IOMMU_HWPT_ALLOC, values).out_hwpt_id);
+    const { out_hwpt_id } = transact(this.kernel, iommufd.fd, IOMMU_HWPT_ALLOC, values);
+    return iommufd.announce(new Hwpt(ioas, out_hwpt_id, flags, this.name));
   }
 
   /** Whether the kernel offers a feature (`VFIO_DEVICE_FEATURE_*`) for getting and setting as `flags` say. */
@@ -334,8 +379,26 @@ export class Device implements Disposable {
       () => {
         this.#closed = true;
         this.#noteAttached(undefined);
+        this.#noteBound(false);
         check(this.kernel.close(this.#fd), 'close', { path: this.name });
       },
+      ...this.#owned.map(owned => () => owned[Symbol.dispose]()),
+    ]);
+  }
+
+  /** @internal It is somebody else's now, who has its file open, too: lets go of it without a word to the device. */
+  relinquish(): void {
+    if (this.#closed) return;
+    runAll([
+      () => this.interrupts.relinquish(),
+      ...[...this.#regions.values()].map(region => () => region[Symbol.dispose]()),
+      () => {
+        this.#closed = true;
+        this.#noteAttached(undefined);
+        this.#noteBound(false);
+        check(this.kernel.close(this.#fd), 'close', { path: this.name });
+      },
+      // A context of its own is only closed, which leaves it to whoever has it open still.
       ...this.#owned.map(owned => () => owned[Symbol.dispose]()),
     ]);
   }

@@ -20,8 +20,8 @@ import {
   vfio_irq_set,
 } from '../../bindings/uapi/vfio.js';
 import { checkFunction, checkInteger } from '../check.js';
-import { DeviceError, DeviceErrorCode, DisposedError, runAll } from '../errors.js';
-import { check, ioctl, transact } from '../ioctl.js';
+import { DeviceError, DeviceErrorCode, DisposedError, runAll, undo } from '../errors.js';
+import { check, ioctl, transact, watchFile } from '../ioctl.js';
 
 /** The kinds of interrupt that a PCI device has, by VFIO's index. */
 export const InterruptKind = {
@@ -35,7 +35,11 @@ export const InterruptKind = {
 } as const;
 export type InterruptKind = (typeof InterruptKind)[keyof typeof InterruptKind];
 
-const kindNames = ['INTx', 'MSI', 'MSI-X', 'error', 'request'];
+/** @internal What kinds are called, by {@link InterruptKind}. */
+export const kindNames = ['INTx', 'MSI', 'MSI-X', 'error', 'request'];
+
+/** How often it is tried to wait for interrupts again, where the event loop had no room for it. */
+const RESUME_RETRY_MS = 100;
 
 /** What VFIO tells of one kind of interrupt. */
 export interface InterruptInfo {
@@ -68,26 +72,48 @@ export class InterruptVector implements AsyncIterable<number> {
   readonly #listeners = new Set<InterruptListener>();
   readonly #waiting = new Set<() => void>();
   readonly #rearm: (() => void) | undefined;
-  readonly #watch: Watch;
+  #watch: Watch | undefined;
+  #unreferenced = false;
+  #retry: NodeJS.Timeout | undefined;
+  /** They are somebody else's still. */
+  #held: boolean;
   #closed = false;
 
-  /** @internal Use {@link Interrupts.enable}. `rearm` is called after each delivery to the listeners. */
-  constructor(kernel: Syscalls, kind: InterruptKind, index: number, rearm: (() => void) | undefined) {
+  /**
+   * @internal Use {@link Interrupts.enable}. `rearm` is called after each delivery to the listeners.
+   *
+   * @param eventfd one that the kernel signals already, which is taken over, and left alone until {@link begin}; a new one
+   * when left out
+   */
+  constructor(
+    kernel: Syscalls,
+    kind: InterruptKind,
+    index: number,
+    rearm: (() => void) | undefined,
+    eventfd?: number,
+  ) {
     this.#kernel = kernel;
     this.kind = kind;
     this.index = index;
     this.#rearm = rearm;
-    this.eventfd = check(kernel.eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), 'eventfd');
+    this.#held = eventfd !== undefined;
+    this.eventfd = eventfd ?? check(kernel.eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), 'eventfd');
     try {
-      this.#watch = kernel.watch(this.eventfd, () => this.#deliver());
+      this.resume();
     } catch (error) {
+      this.pause();
       kernel.close(this.eventfd);
       throw error;
     }
   }
 
+  /** @internal They are this process's from now on, those signalled in the meantime as well. Makes no system call. */
+  begin(): void {
+    this.#held = false;
+  }
+
   #deliver(): void {
-    if (this.#closed || this.#kernel.read(this.eventfd, this.#countBytes) !== 8) return;
+    if (this.#closed || this.#held || this.#kernel.read(this.eventfd, this.#countBytes) !== 8) return;
     const count = Number(this.#count[0]);
     // One listener's exception must not cost the others their interrupt.
     runAll([...[...this.#listeners].map(listener => () => listener(count)), () => this.#rearm?.()]);
@@ -139,8 +165,39 @@ export class InterruptVector implements AsyncIterable<number> {
 
   /** Lets the process end although the vector is enabled. */
   unref(): this {
-    this.#watch.unref();
+    this.#unreferenced = true;
+    this.#watch?.unref();
     return this;
+  }
+
+  /** @internal Leaves interrupts in the eventfd, for {@link resume} or for a successor: none is lost, all are counted. */
+  pause(): void {
+    clearTimeout(this.#retry);
+    this.#watch?.[Symbol.dispose]();
+    this.#watch = undefined;
+  }
+
+  /**
+   * @internal Delivers again, first what came meanwhile.
+   *
+   * @throws KernelError when that cannot be had now; it is tried again, for as long as it takes
+   */
+  resume(): void {
+    if (this.#closed || this.#watch) return;
+    try {
+      this.#watch = watchFile(this.#kernel, this.eventfd, 'eventfd', () => this.#deliver());
+    } catch (error) {
+      const again = (): void => {
+        try {
+          this.resume();
+        } catch {
+          // It was told the first time.
+        }
+      };
+      this.#retry = setTimeout(again, RESUME_RETRY_MS);
+      throw error;
+    }
+    if (this.#unreferenced) this.#watch.unref();
   }
 
   #name(): string {
@@ -153,7 +210,7 @@ export class InterruptVector implements AsyncIterable<number> {
     this.#closed = true;
     this.#listeners.clear();
     for (const end of this.#waiting) end();
-    this.#watch[Symbol.dispose]();
+    this.pause();
     check(this.#kernel.close(this.eventfd), 'close', { path: 'eventfd' });
   }
 }
@@ -165,11 +222,14 @@ export class Interrupts implements Disposable {
   readonly #device: string;
   readonly #enabled = new Map<InterruptKind, InterruptVector[]>();
 
-  /** @internal Use `Device.interrupts`. */
-  constructor(kernel: Syscalls, fd: () => number, device: string) {
+  readonly #noteChange: () => void;
+
+  /** @internal Use `Device.interrupts`. `noteChange` is called when vectors come and go. */
+  constructor(kernel: Syscalls, fd: () => number, device: string, noteChange: () => void = () => undefined) {
     this.#kernel = kernel;
     this.#fd = fd;
     this.#device = device;
+    this.#noteChange = noteChange;
   }
 
   /** What the device has of a kind. */
@@ -217,11 +277,63 @@ export class Interrupts implements Disposable {
         vectors.map(vector => vector.eventfd),
       );
     } catch (error) {
-      for (const vector of vectors) vector.close();
-      throw error;
+      undo(
+        error,
+        vectors.map(vector => () => vector.close()),
+      );
     }
     this.#enabled.set(kind, vectors);
+    try {
+      this.#noteChange();
+    } catch (error) {
+      undo(error, [() => this.disable(kind)]);
+    }
     return vectors;
+  }
+
+  /**
+   * @internal Takes over vectors that are enabled: `eventfds` are what the kernel signals, one for each vector from 0 on.
+   * They are this object's from now on, also when this throws. What is signalled stays in them until {@link begin}: a
+   * predecessor may still have a use for it.
+   */
+  adopt(kind: InterruptKind, eventfds: readonly number[]): void {
+    const vectors: InterruptVector[] = [];
+    let taken = 0;
+    try {
+      this.#refuseSecond(kind);
+      const rearm = this.info(kind).automasked ? () => this.#unmask(kind) : undefined;
+      for (const [index, eventfd] of eventfds.entries()) {
+        taken++;
+        vectors.push(new InterruptVector(this.#kernel, kind, index, rearm, eventfd));
+      }
+    } catch (error) {
+      // A vector that could not be made has closed its eventfd itself.
+      undo(error, [
+        ...vectors.map(vector => () => vector.close()),
+        ...eventfds.slice(taken).map(eventfd => () => void this.#kernel.close(eventfd)),
+      ]);
+    }
+    this.#enabled.set(kind, vectors);
+  }
+
+  /** @internal Begins to deliver what {@link adopt} took over, with what was signalled meanwhile. Cannot fail. */
+  begin(): void {
+    for (const vectors of this.#enabled.values()) for (const vector of vectors) vector.begin();
+  }
+
+  /** @internal Nothing is delivered until {@link resume}; what comes meanwhile stays in the eventfds. */
+  pause(): void {
+    for (const vectors of this.#enabled.values()) for (const vector of vectors) vector.pause();
+  }
+
+  /** @internal @throws KernelError as `InterruptVector.resume` */
+  resume(): void {
+    runAll([...this.#enabled.values()].flat().map(vector => () => vector.resume()));
+  }
+
+  /** The kinds that are enabled. */
+  get enabled(): readonly InterruptKind[] {
+    return [...this.#enabled.keys()];
   }
 
   #refuseSecond(kind: InterruptKind): void {
@@ -287,7 +399,15 @@ export class Interrupts implements Disposable {
       // Count must be 0: anything else would fire the vectors.
       () => this.#act(kind, VFIO_IRQ_SET_ACTION_TRIGGER, 0, 0),
       ...vectors.map(vector => () => vector.close()),
+      () => this.#noteChange(),
     ]);
+  }
+
+  /** @internal They are somebody else's now: lets go of them without telling the kernel. */
+  relinquish(): void {
+    const vectors = [...this.#enabled.values()].flat();
+    this.#enabled.clear();
+    runAll(vectors.map(vector => () => vector.close()));
   }
 
   /** @internal The device calls it when it is closed. */

@@ -1,5 +1,6 @@
 /** Device regions: BARs, the expansion ROM and configuration space, read and written at exact width. @module */
 import type { Syscalls } from '../../bindings/syscalls.js';
+import { EIO } from '../../bindings/uapi/errno.js';
 import { MAP_SHARED, PROT_READ, PROT_WRITE } from '../../bindings/uapi/mman.js';
 import { decodeList } from '../../bindings/uapi/struct.js';
 import {
@@ -106,8 +107,6 @@ function* windowsOf(areas: readonly MappableArea[]): Generator<MappableArea> {
 }
 
 const U32_MAX = 0xffff_ffff;
-/** What VFIO answers while memory decoding is off, or the device is powered down. */
-const EIO = 5;
 
 /**
  * A region of a device. Every read and write is one access of exactly its width. Where the region is mapped

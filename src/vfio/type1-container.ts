@@ -6,7 +6,7 @@
  * @module
  */
 import { constants } from 'node:fs';
-import { linux } from '../../bindings/linux.js';
+import { defaultKernel } from '../../bindings/kernel.js';
 import type { Syscalls } from '../../bindings/syscalls.js';
 import { decodeList } from '../../bindings/uapi/struct.js';
 import {
@@ -59,7 +59,7 @@ export class Type1Container implements Disposable {
    *
    * @throws KernelError without VFIO or permission; DeviceError (UNSUPPORTED) when the kernel has no type1 v2.
    */
-  static open(kernel: Syscalls = linux()): Type1Container {
+  static open(kernel: Syscalls = defaultKernel()): Type1Container {
     const fd = openFile(kernel, DEV_VFIO, constants.O_RDWR);
     const version = kernel.ioctl(fd, VFIO_GET_API_VERSION.number, 0);
     const type1 = kernel.ioctl(fd, VFIO_CHECK_EXTENSION.number, VFIO_TYPE1v2_IOMMU);
