@@ -10,6 +10,7 @@ export class BouncePool {
   #last: Promise<void> = Promise.resolve();
   /** Wakes the one whose turn it is, and who waits for room. */
   #wake: (() => void) | undefined;
+  #end: Error | undefined;
 
   constructor(memory: DmaMemory) {
     this.#memory = memory;
@@ -31,6 +32,7 @@ export class BouncePool {
       // In order, or large requests would starve.
       await before;
       for (;;) {
+        if (this.#end) throw this.#end;
         try {
           return this.#memory.allocate(size, { alignment: DEVICE_PAGE });
         } catch (error) {
@@ -48,6 +50,17 @@ export class BouncePool {
   /** Returns a buffer. */
   release(buffer: DmaBuffer): void {
     buffer[Symbol.dispose]();
+    this.noteRoom();
+  }
+
+  /** There is more room in the memory than before. */
+  noteRoom(): void {
+    this.#wake?.();
+  }
+
+  /** Whoever waits, and whoever comes, gets `error`. */
+  end(error: Error): void {
+    this.#end = error;
     this.#wake?.();
   }
 }

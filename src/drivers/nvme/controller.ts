@@ -1,15 +1,13 @@
 /**
- * An NVMe controller: bring-up, command execution with deadlines and aborts, reset, shutdown.
- *
- * A promise for a command settles only when the controller can no longer touch the command's memory: when the
- * command completed, or when the controller was disabled.
+ * An NVMe controller: bring-up, identification, features, events, shutdown; and going on where a predecessor ended.
  *
  * @module
  */
-import { setMaxListeners } from 'node:events';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { checkAligned, checkFunction, checkInteger } from '../../check.js';
-import { DeviceError, DeviceErrorCode, DisposedError } from '../../errors.js';
+import { DeviceError, DeviceErrorCode, undo } from '../../errors.js';
+import { Ioas } from '../../iommufd/ioas.js';
+import type { DriverRecord } from '../../keepalive/keepable-driver.js';
+import { StateError, StateErrorCode } from '../../keepalive/state/state-error.js';
 import { DEVICE_PAGE } from '../../memory/device-pages.js';
 import type { DmaBuffer } from '../../memory/dma-buffer.js';
 import { DmaArena } from '../../memory/dma-memory.js';
@@ -18,7 +16,9 @@ import { InterruptKind } from '../../vfio/interrupts.js';
 import type { Region } from '../../vfio/region.js';
 import { BouncePool } from './bounce-pool.js';
 import { AdminOpcode, type Command, checkCommand, FeatureId, IdentifyTarget } from './command.js';
-import { decodeEvent, type NvmeEvent } from './events.js';
+import { CommandEngine } from './command-engine.js';
+import { EventRequests } from './event-requests.js';
+import type { NvmeEvent } from './events.js';
 import {
   type ControllerIdentity,
   decodeController,
@@ -26,35 +26,40 @@ import {
   decodeNamespaceList,
   IDENTIFY_BYTES,
 } from './identify.js';
+import { Inheritance } from './inheritance.js';
+import type { InheritedCommand } from './inherited.js';
+import type { Transfer } from './journal.js';
 import { Namespace } from './namespace.js';
-import { type CommandOptions, completeOptions, type NvmeOptions } from './options.js';
-import { type Pending, QueuePair, type Transfer } from './queue-pair.js';
-import { RegisterInterface } from './register-interface.js';
+import {
+  type CommandOptions,
+  completeOptions,
+  type NvmeOptions,
+  type NvmeRestoreOptions,
+} from './options.js';
+import { QueuePair } from './queue-pair.js';
+import { encodeRecord, type NvmeRecord, type QueueRecord, transferOf } from './record.js';
 import type { ControllerCapabilities } from './registers.js';
-import { NvmeError } from './status.js';
-
-type State = 'starting' | 'live' | 'resetting' | 'failed' | 'closed';
+import { hasInFlight, planRestore, type RestorePlan } from './restore-plan.js';
 
 /** Best first. */
 const INTERRUPT_KINDS = [InterruptKind.Msix, InterruptKind.Msi, InterruptKind.Intx] as const;
 const ADMIN_ENTRIES = 32;
-const MAX_ASYNC_EVENTS = 4;
-/** Deadlines, lost interrupts and the controller's own status are looked at this often while commands are out, in ms. */
-const WATCHDOG_MS = 100;
-const POLL_MS = 2;
-/** How often a command that fell victim to a reset is issued again. */
-const RESET_RETRIES = 3;
 /** The log page read after an event: as much as every page has. */
 const EVENT_LOG_BYTES = 512;
-const AER_NEVER = Number.POSITIVE_INFINITY;
 
-/** A command that a reset took away, through no fault of its own: it is issued again. */
-class TakenByReset extends Error {}
+/** How a controller came to be driven. */
+export const NvmeOutcome = {
+  /** Brought up from nothing. */
+  Started: 'started',
+  /** It never stopped: the predecessor's queues, no admin command, no reset. */
+  KeptRunning: 'kept-running',
+  /** Reset, and brought up again on the predecessor's memory. */
+  Reinitialised: 're-initialised',
+} as const;
+export type NvmeOutcome = (typeof NvmeOutcome)[keyof typeof NvmeOutcome];
 
 /** An NVMe controller and its namespaces. */
-export class NvmeController implements AsyncDisposable {
-  readonly device: Device;
-  readonly #registers: RegisterInterface;
+export class NvmeController extends CommandEngine implements AsyncDisposable {
   readonly #options: Required<NvmeOptions>;
   #identity: ControllerIdentity | undefined;
   #maxTransfer: number;
@@ -62,25 +67,27 @@ export class NvmeController implements AsyncDisposable {
   #ioMemory: DmaArena | undefined;
   #bounceMemory: DmaArena | undefined;
   #bounce: BouncePool | undefined;
-  #admin: QueuePair | undefined;
-  #io: QueuePair[] = [];
   /** Interrupt vectors that the queues share. */
   #vectors = 1;
+  #interruptKind: InterruptKind = InterruptKind.Msix;
   #identifyBuffer: DmaBuffer | undefined;
-  #state: State = 'starting';
-  #failure: Error | undefined;
-  #resetting: Promise<void> | undefined;
-  #resets = 0;
-  #watchdog: NodeJS.Timeout | undefined;
   #namespaces: Namespace[] = [];
-  readonly #eventListeners = new Set<(event: NvmeEvent) => void>();
-  #closing: Promise<void> | undefined;
+  /** Identify data as it was returned, of the controller and of namespaces by id. */
+  #identityData: Uint8Array | undefined;
+  readonly #namespaceData = new Map<number, Uint8Array>();
+  readonly #events: EventRequests;
+  #outcome: NvmeOutcome = NvmeOutcome.Started;
+  #stoppedBecause: string | undefined;
+  #inherited: readonly InheritedCommand[] = [];
+  /** What keeps the memory of inherited commands that ended from being used for others. */
+  #endedHolds: Disposable[] = [];
+  #relinquished = false;
 
   private constructor(device: Device, options: Required<NvmeOptions>) {
-    this.device = device;
+    super(device, options);
     this.#options = options;
     this.#maxTransfer = options.maxTransfer;
-    this.#registers = new RegisterInterface(device);
+    this.#events = this.#makeEvents();
   }
 
   /**
@@ -95,25 +102,124 @@ export class NvmeController implements AsyncDisposable {
     try {
       await controller.#start();
     } catch (error) {
-      controller.#fail(error as Error);
+      controller.fail(error as Error);
       await controller.close().catch(() => undefined);
       throw error;
     }
     return controller;
   }
 
+  /**
+   * Checks what {@link restore} would check before it touches the device: for the moment of a hand-off in which the
+   * predecessor can still go on (`TakeOverOptions.verify`). Touches nothing.
+   *
+   * @throws as {@link restore} for a record or a journal that cannot be
+   */
+  static verify(
+    device: Device,
+    record: DriverRecord | undefined,
+    options: Pick<NvmeRestoreOptions, 'memory'>,
+  ): void {
+    checkFunction('memory', options.memory);
+    planRestore(device, record, options.memory);
+  }
+
+  /**
+   * Goes on where a predecessor ended, in another process or under another kernel, which recorded itself with
+   * {@link record}. Where the controller still runs as it was set up, it goes on as it is: no admin command, no reset, and
+   * what was in flight completes here. Otherwise it is reset and brought up again on the same memory, and what was in
+   * flight is issued again, as far as that can be done safely.
+   *
+   * New commands wait until all {@link inherited} ones have ended.
+   *
+   * @param device the device, with its memory mapped and attached, and its interrupt vectors if they are enabled still; it
+   * stays the caller's, and must be closed after the controller
+   * @param record what `KeepAlive.record` has of it
+   * @throws StateError for a record or a journal that cannot be; DeviceError: GONE when nothing answers, FATAL when it does
+   * not run and must not be initialised again, BUSY when other interrupts are enabled, and as {@link open}; KernelError.
+   * Nothing was taken over then, and the journals are as they were. The device was not touched, or its DMA is off.
+   */
+  static async restore(
+    device: Device,
+    record: DriverRecord | undefined,
+    options: NvmeRestoreOptions,
+  ): Promise<NvmeController> {
+    checkFunction('memory', options.memory);
+    const plan = planRestore(device, record, options.memory);
+    checkInterrupts(device, plan.record);
+    const { maxTransfer, bounceSize, commandTimeout, abortTimeout } = plan.record;
+    const controller = new NvmeController(device, {
+      ioQueues: plan.record.queues.length - 1,
+      queueEntries: (plan.record.queues[1] as QueueRecord).entries,
+      maxTransfer,
+      bounceSize,
+      commandTimeout,
+      abortTimeout,
+    });
+    if (controller.registerInterface.rawCapabilities !== plan.record.capabilities) {
+      throw new StateError(
+        StateErrorCode.Invalid,
+        { path: plan.path, property: 'capabilities' },
+        `the controller of ${device.name} has others: it is another, or has other firmware`,
+      );
+    }
+    const stopped = controller.#whyStopped(plan);
+    if (stopped !== undefined && options.allowReinitialise === false) {
+      throw new DeviceError(
+        DeviceErrorCode.Fatal,
+        device.name,
+        `the controller cannot go on as it is: ${stopped}`,
+        'Allow it to be initialised again (allowReinitialise), or start cold: NvmeController.open',
+      );
+    }
+    const adopted = device.interrupts.vectors(plan.record.interruptKind).length > 0;
+    controller.#stoppedBecause = stopped;
+    const inheritance = controller.#takeOver(plan, stopped === undefined);
+    try {
+      if (stopped === undefined) controller.#goOn(inheritance);
+      else {
+        controller.#outcome = NvmeOutcome.Reinitialised;
+        await controller.restart(plan.inUse);
+      }
+    } catch (error) {
+      controller.#giveBack(error as Error, adopted);
+      throw error;
+    }
+    controller.catchUp();
+    controller.tellLater();
+    return controller;
+  }
+
+  /** How it came to be driven. */
+  get outcome(): NvmeOutcome {
+    return this.#outcome;
+  }
+
+  /** Why it had to be initialised again; undefined unless that is its {@link outcome}. */
+  get stoppedBecause(): string | undefined {
+    return this.#stoppedBecause;
+  }
+
+  /**
+   * The commands of a predecessor's application that it may not have been told the end of, oldest first in each queue. A
+   * command that it issued and that is not among them never reached the controller, or was told to it.
+   */
+  get inherited(): readonly InheritedCommand[] {
+    return this.#inherited;
+  }
+
   /** Its registers, for whoever needs them. */
   get registers(): Region {
-    return this.#registers.region;
+    return this.registerInterface.region;
   }
 
   get capabilities(): ControllerCapabilities {
-    return this.#registers.capabilities;
+    return this.registerInterface.capabilities;
   }
 
   /** NVMe version it implements, such as `1.4.0`. */
   get version(): string {
-    return this.#registers.version;
+    return this.registerInterface.version;
   }
 
   /** What the controller says of itself. */
@@ -141,22 +247,17 @@ export class NvmeController implements AsyncDisposable {
 
   /** Commands that can be in flight at a time, over all I/O queues. */
   get queueDepth(): number {
-    return this.#io.reduce((sum, queue) => sum + queue.entries - 1, 0);
-  }
-
-  /** How often it was reset since it was opened. */
-  get resets(): number {
-    return this.#resets;
+    return this.ioQueues.reduce((sum, queue) => sum + queue.entries - 1, 0);
   }
 
   // Bring-up
 
   async #start(): Promise<void> {
-    await this.#registers.disable();
+    await this.registerInterface.disable();
     this.#enableInterrupts();
     const size = QueuePair.memorySize(ADMIN_ENTRIES, IDENTIFY_BYTES) + IDENTIFY_BYTES;
     this.#adminMemory = DmaArena.create(this.device.space, size, { name: 'nvme-admin' });
-    this.#admin = new QueuePair({
+    this.adminQueue = new QueuePair({
       id: 0,
       entries: Math.min(ADMIN_ENTRIES, this.capabilities.maxQueueEntries),
       vector: 0,
@@ -167,19 +268,17 @@ export class NvmeController implements AsyncDisposable {
     });
     this.#identifyBuffer = this.#adminMemory.allocate(IDENTIFY_BYTES, { alignment: DEVICE_PAGE });
     await this.#enable();
-    const identity = decodeController(
-      await this.#identify(IdentifyTarget.Controller, 0),
-      this.capabilities.minPageSize,
-    );
+    this.#identityData = await this.#identify(IdentifyTarget.Controller, 0);
+    const identity = decodeController(this.#identityData, this.capabilities.minPageSize);
     this.#identity = identity;
     this.#maxTransfer = Math.min(
       this.#options.maxTransfer,
       identity.maxTransfer ?? this.#options.maxTransfer,
     );
     await this.#makeIoQueues();
-    this.#state = 'live';
+    this.setLive();
     await this.#findNamespaces();
-    this.#requestEvents();
+    this.#events.request();
   }
 
   #enableInterrupts(): void {
@@ -190,24 +289,14 @@ export class NvmeController implements AsyncDisposable {
       throw new DeviceError(DeviceErrorCode.Unsupported, this.device.name, 'has no interrupts');
     }
     this.#vectors = best.kind === InterruptKind.Intx ? 1 : Math.min(best.count, this.#options.ioQueues + 1);
-    for (const vector of interrupts.enable(best.kind, this.#vectors)) {
-      vector.listen(() => {
-        for (const queue of this.#queues()) {
-          if (queue.vector === vector.index) this.#drain(queue);
-        }
-      });
-    }
-  }
-
-  *#queues(): Generator<QueuePair> {
-    if (this.#admin) yield this.#admin;
-    yield* this.#io;
+    this.#interruptKind = best.kind;
+    this.listen(interrupts.enable(best.kind, this.#vectors));
   }
 
   /** From disabled to ready, with the admin queue. */
   #enable(): Promise<void> {
-    const { entries, submissionBuffer, completionBuffer } = this.#admin!;
-    return this.#registers.enable(
+    const { entries, submissionBuffer, completionBuffer } = this.adminQueue!;
+    return this.registerInterface.enable(
       entries,
       submissionBuffer.deviceAddress(),
       completionBuffer.deviceAddress(),
@@ -215,14 +304,12 @@ export class NvmeController implements AsyncDisposable {
   }
 
   async #makeIoQueues(): Promise<void> {
-    const wanted = this.#options.ioQueues;
-    const granted = await this.#setFeature(FeatureId.NumberOfQueues, ((wanted - 1) << 16) | (wanted - 1));
-    const count = Math.min(wanted, (granted & 0xffff) + 1, (granted >>> 16) + 1);
+    const count = await this.#requestQueues(this.#options.ioQueues);
     const entries = Math.min(this.#options.queueEntries, this.capabilities.maxQueueEntries);
     const size = count * QueuePair.memorySize(entries, this.#maxTransfer);
     this.#ioMemory = DmaArena.create(this.device.space, size, { name: 'nvme-io' });
     for (let id = 1; id <= count; id++) {
-      this.#io.push(
+      this.ioQueues.push(
         new QueuePair({
           id,
           entries,
@@ -234,7 +321,17 @@ export class NvmeController implements AsyncDisposable {
         }),
       );
     }
-    for (const queue of this.#io) await this.#createQueue(queue);
+    for (const queue of this.ioQueues) await this.#createQueue(queue);
+  }
+
+  /** @returns how many of the `wanted` I/O queues the controller grants */
+  async #requestQueues(wanted: number): Promise<number> {
+    const granted = await this.configure({
+      opcode: AdminOpcode.SetFeatures,
+      cdw10: FeatureId.NumberOfQueues,
+      cdw11: (((wanted - 1) << 16) | (wanted - 1)) >>> 0,
+    });
+    return Math.min(wanted, (granted & 0xffff) + 1, (granted >>> 16) + 1);
   }
 
   /** Tells the controller of an I/O queue pair. */
@@ -247,26 +344,32 @@ export class NvmeController implements AsyncDisposable {
       offset: buffer.offset,
       length: 1,
     });
-    await this.#run(
-      this.#admin!,
+    await this.configure(
       {
         opcode: AdminOpcode.CreateIoCompletionQueue,
         cdw10: cdw10 >>> 0,
         cdw11: ((queue.vector << 16) | interruptsEnabled | contiguous) >>> 0,
       },
       prp(queue.completionBuffer),
-      {},
     );
-    await this.#run(
-      this.#admin!,
+    await this.configure(
       {
         opcode: AdminOpcode.CreateIoSubmissionQueue,
         cdw10: cdw10 >>> 0,
         cdw11: ((queue.id << 16) | contiguous) >>> 0,
       },
       prp(queue.submissionBuffer),
-      {},
     );
+  }
+
+  protected override async bringUp(): Promise<void> {
+    await this.#enable();
+    await this.#requestQueues(this.ioQueues.length);
+    for (const queue of this.ioQueues) await this.#createQueue(queue);
+  }
+
+  protected override ready(): void {
+    this.#events.request();
   }
 
   /** One at a time: the structure is returned in one buffer. */
@@ -281,7 +384,8 @@ export class NvmeController implements AsyncDisposable {
     const next = this.#identifying.then(async () => {
       const buffer = this.#identifyBuffer!;
       const transfer = { memory: buffer.memory, offset: buffer.offset, length };
-      await this.#execute(() => this.#admin!, command, transfer, {});
+      const request = this.request(command, transfer, {}, { internal: true });
+      await this.execute(() => this.adminQueue!, request);
       return buffer.bytes.slice(0, length);
     });
     this.#identifying = next.catch(() => undefined);
@@ -292,17 +396,37 @@ export class NvmeController implements AsyncDisposable {
     const ids = decodeNamespaceList(await this.#identify(IdentifyTarget.ActiveNamespaces, 0));
     const namespaces: Namespace[] = [];
     for (const id of ids) {
-      const identity = decodeNamespace(await this.#identify(IdentifyTarget.Namespace, id), id);
-      namespaces.push(new Namespace(this, identity));
+      const data = await this.#identify(IdentifyTarget.Namespace, id);
+      this.#namespaceData.set(id, data);
+      namespaces.push(new Namespace(this, decodeNamespace(data, id)));
     }
     this.#namespaces = namespaces;
   }
 
-  // Features, log pages, events
+  // Commands
 
-  #setFeature(feature: number, value: number): Promise<number> {
-    const command = { opcode: AdminOpcode.SetFeatures, cdw10: feature, cdw11: value >>> 0 };
-    return this.#run(this.#admin!, command, undefined, {});
+  /**
+   * Runs an admin command without data.
+   *
+   * @returns dword 0 of the completion
+   * @throws NvmeError with the controller's status; DeviceError (TIMEOUT, GONE, FATAL)
+   */
+  async admin(command: Command, options: CommandOptions = {}): Promise<number> {
+    this.requireOpen();
+    checkCommand(command);
+    return this.execute(() => this.adminQueue!, this.request(command, undefined, options));
+  }
+
+  /** Runs an I/O command on the least busy queue. @internal {@link Namespace} calls it. */
+  async io(command: Command, transfer: Transfer | undefined, options: CommandOptions): Promise<number> {
+    this.requireOpen();
+    return this.execute(() => this.#leastBusy(), this.request(command, transfer, options));
+  }
+
+  #leastBusy(): QueuePair {
+    let best = this.ioQueues[0]!;
+    for (const queue of this.ioQueues) if (queue.outstanding < best.outstanding) best = queue;
+    return best;
   }
 
   /** Sets a feature. @returns dword 0 of the completion @throws NvmeError */
@@ -323,7 +447,7 @@ export class NvmeController implements AsyncDisposable {
     checkInteger('page', page, 0, 0xff);
     checkInteger('length', length, 4, IDENTIFY_BYTES);
     checkAligned('length', length, 4);
-    this.#requireOpen();
+    this.requireOpen();
     const command = {
       opcode: AdminOpcode.GetLogPage,
       namespaceId: 0xffff_ffff,
@@ -334,378 +458,249 @@ export class NvmeController implements AsyncDisposable {
 
   /** Calls `listener` for what the controller reports by itself. @returns disposing it ends the calls */
   onEvent(listener: (event: NvmeEvent) => void): Disposable {
-    checkFunction('listener', listener);
-    this.#eventListeners.add(listener);
-    return { [Symbol.dispose]: () => void this.#eventListeners.delete(listener) };
+    return this.#events.listen(listener);
   }
 
-  #requestEvents(): void {
-    const count = Math.min(MAX_ASYNC_EVENTS, this.identity.asyncEventLimit);
-    for (let i = 0; i < count; i++) this.#requestEvent();
-  }
-
-  #requestEvent(): void {
-    const admin = this.#admin!;
-    const slot = admin.tryAcquire();
-    if (slot < 0) return;
-    admin.submit({
-      queue: admin,
-      slot,
-      command: { opcode: AdminOpcode.AsynchronousEventRequest },
-      deadline: AER_NEVER,
-      aborting: undefined,
-      complete: (status, result) => {
-        // An error (the limit was less than announced, say) would only repeat itself.
-        if (status === 0 && this.#state === 'live') void this.#reportEvent(result);
+  #makeEvents(): EventRequests {
+    const controller = this;
+    return new EventRequests({
+      get admin() {
+        return controller.adminQueue!;
       },
-      cancel: () => undefined,
+      get limit() {
+        return controller.identity.asyncEventLimit;
+      },
+      get isLive() {
+        return controller.isLive;
+      },
+      get isRelinquished() {
+        return controller.#relinquished;
+      },
+      readLog: page => this.getLogPage(page, EVENT_LOG_BYTES).catch(() => undefined),
+      noteTold: slot => this.noteTold(this.adminQueue!, slot),
+      unlessFrozen: action => this.unlessFrozen(action),
     });
   }
 
-  async #reportEvent(result: number): Promise<void> {
-    const event = decodeEvent(result);
-    const log = await this.getLogPage(event.logPage, EVENT_LOG_BYTES).catch(() => undefined);
-    if (this.#state === 'live') this.#requestEvent();
-    for (const listener of this.#eventListeners) listener({ ...event, log });
+  // Memory for data in ordinary memory
+
+  /** Largest buffer that {@link acquireBounce} can ever give, in bytes. @internal */
+  get bounceCapacity(): number {
+    return this.#bounce?.capacity ?? this.#options.bounceSize;
   }
 
-  // Commands
-
-  #requireOpen(): void {
-    if (this.#closing || this.#state === 'closed')
-      throw new DisposedError(`NvmeController ${this.device.name}`);
-    if (this.#state === 'failed') throw this.#failure!;
+  /** A buffer for data in ordinary memory, as soon as there is room. @internal */
+  async acquireBounce(size: number, signal: AbortSignal | undefined): Promise<DmaBuffer> {
+    for (;;) {
+      await this.permission(signal);
+      const pool = this.#bouncePool();
+      const buffer = await pool.acquire(size);
+      // While it is frozen the memory is not touched either.
+      if (!this.gate.isShut) return buffer;
+      pool.release(buffer);
+    }
   }
 
-  /**
-   * Runs an admin command without data.
-   *
-   * @returns dword 0 of the completion
-   * @throws NvmeError with the controller's status; DeviceError (TIMEOUT, GONE, FATAL)
-   */
-  async admin(command: Command, options: CommandOptions = {}): Promise<number> {
-    this.#requireOpen();
-    checkCommand(command);
-    return this.#execute(() => this.#admin!, command, undefined, options);
+  /** @internal */
+  releaseBounce(buffer: DmaBuffer): void {
+    this.#bounce?.release(buffer);
   }
 
-  /** Runs an I/O command on the least busy queue. @internal {@link Namespace} calls it. */
-  async io(command: Command, transfer: Transfer | undefined, options: CommandOptions): Promise<number> {
-    this.#requireOpen();
-    return this.#execute(() => this.#leastBusy(), command, transfer, options);
-  }
-
-  #leastBusy(): QueuePair {
-    let best = this.#io[0]!;
-    for (const queue of this.#io) if (queue.outstanding < best.outstanding) best = queue;
-    return best;
-  }
-
-  /** The pool for data in ordinary memory, made at first use. @internal */
-  get bounce(): BouncePool {
-    this.#requireOpen();
+  /** The pool, made at first use. */
+  #bouncePool(): BouncePool {
     if (!this.#bounce) {
-      this.#bounceMemory = DmaArena.create(this.device.space, this.#options.bounceSize, {
-        name: 'nvme-bounce',
-      });
+      const { space } = this.device;
+      this.#bounceMemory = DmaArena.create(space, this.#options.bounceSize, { name: 'nvme-bounce' });
       this.#bounce = new BouncePool(this.#bounceMemory);
+      // The record has it from now on.
+      if (space instanceof Ioas) space.iommufd.noteChange();
     }
     return this.#bounce;
   }
 
-  /** Issues a command, again when a reset got in its way. */
-  async #execute(
-    queue: () => QueuePair,
-    command: Command,
-    transfer: Transfer | undefined,
-    options: CommandOptions,
-  ): Promise<number> {
-    if (options.timeout !== undefined) checkInteger('timeout', options.timeout, 1);
-    for (let attempt = 0; ; attempt++) {
-      if (this.#resetting) await this.#resetting.catch(() => undefined);
-      this.#requireUsable();
-      options.signal?.throwIfAborted();
-      try {
-        return await this.#run(queue(), command, transfer, options);
-      } catch (error) {
-        if (!(error instanceof TakenByReset)) throw error;
-        if (attempt === RESET_RETRIES) {
-          throw new DeviceError(
-            DeviceErrorCode.Fatal,
-            this.device.name,
-            `the controller had to be reset ${attempt + 1} times while it had command 0x${command.opcode.toString(16)}`,
-          );
-        }
-      }
-    }
-  }
-
-  #requireUsable(): void {
-    if (this.#state === 'closed') throw new DisposedError(`NvmeController ${this.device.name}`);
-    if (this.#state === 'failed') throw this.#failure!;
-  }
-
-  /** Issues a command once. */
-  async #run(
-    queue: QueuePair,
-    command: Command,
-    transfer: Transfer | undefined,
-    options: CommandOptions,
-  ): Promise<number> {
-    const { signal } = options;
-    // One signal may well cover hundreds of commands, which is no leak.
-    if (signal) setMaxListeners(0, signal);
-    const epoch = this.#resets;
-    let slot = queue.tryAcquire();
-    if (slot < 0) {
-      slot = await queue.acquire(signal);
-      if (slot < 0 || signal?.aborted || this.#resets !== epoch || this.#state === 'failed') {
-        if (slot >= 0) queue.release(slot);
-        this.#requireUsable();
-        signal?.throwIfAborted();
-        throw new TakenByReset();
-      }
-    }
-    const timeout = options.timeout ?? this.#options.commandTimeout;
-    return new Promise<number>((resolve, reject) => {
-      const onAbort = (): void => this.#abort(pending, signal!.reason);
-      const done = (): void => signal?.removeEventListener('abort', onAbort);
-      const pending: Pending = {
-        queue,
-        slot,
-        command,
-        deadline: performance.now() + timeout,
-        aborting: undefined,
-        complete: (status, result) => {
-          done();
-          if (status === 0) resolve(result);
-          else reject(pending.aborting ?? new NvmeError(status, command, this.device.name, queue.id));
-        },
-        cancel: error => {
-          done();
-          reject(error);
-        },
-      };
-      try {
-        queue.submit(pending, transfer);
-      } catch (error) {
-        queue.release(slot);
-        throw error;
-      }
-      signal?.addEventListener('abort', onAbort, { once: true });
-      this.#watch();
-    });
-  }
-
-  /** Asks the controller to abort a command; the watchdog resets the controller when that does not end it. */
-  #abort(pending: Pending, reason: unknown): void {
-    if (pending.aborting !== undefined || !pending.queue.holds(pending)) return;
-    pending.aborting = reason;
-    pending.deadline = performance.now() + this.#options.abortTimeout;
-    const slot = this.#admin!.tryAcquire();
-    // Without a slot the deadline alone decides.
-    if (slot < 0 || pending.queue.id === 0) {
-      if (slot >= 0) this.#admin!.release(slot);
-      return;
-    }
-    this.#admin!.submit({
-      queue: this.#admin!,
-      slot,
-      command: { opcode: AdminOpcode.Abort, cdw10: ((pending.slot << 16) | pending.queue.id) >>> 0 },
-      deadline: AER_NEVER,
-      aborting: undefined,
-      complete: () => undefined,
-      cancel: () => undefined,
-    });
-  }
-
-  #drain(queue: QueuePair): void {
-    if (this.#state === 'closed' || this.#state === 'failed' || this.#state === 'resetting') return;
-    if (queue.drain()) return;
-    this.#recover(
-      new DeviceError(DeviceErrorCode.Fatal, this.device.name, 'completed a command that it did not have'),
-    );
-  }
-
-  // Watchdog and reset
-
-  /** Runs while commands are out. */
-  #watch(): void {
-    this.#watchdog ??= setInterval(() => this.#inspect(), WATCHDOG_MS);
-  }
-
-  #stopWatching(): void {
-    clearInterval(this.#watchdog);
-    this.#watchdog = undefined;
-  }
-
-  #inspect(): void {
-    if (this.#state === 'resetting') return;
-    let late: Pending | undefined;
-    let waiting = false;
-    try {
-      const problem = this.#state === 'live' ? this.#registers.problem() : undefined;
-      if (problem) {
-        this.#recover(problem);
-        return;
-      }
-      // Looking by itself finds completions whose interrupt was lost.
-      for (const queue of this.#queues()) this.#drain(queue);
-    } catch (error) {
-      this.#fail(error as Error);
-      return;
-    }
-    const now = performance.now();
-    for (const queue of this.#queues()) {
-      for (const pending of queue.inFlight()) {
-        if (pending.deadline === AER_NEVER) continue;
-        waiting = true;
-        if (pending.deadline > now) continue;
-        if (pending.aborting !== undefined || pending.queue.id === 0) late = pending;
-        else this.#abort(pending, this.#timeoutError(pending));
-      }
-    }
-    if (late) {
-      late.aborting ??= this.#timeoutError(late);
-      this.#recover(late.aborting as Error);
-    }
-    if (!waiting) this.#stopWatching();
-  }
-
-  #timeoutError(pending: Pending): DeviceError {
-    const queue = pending.queue.id === 0 ? 'admin' : `I/O queue ${pending.queue.id}`;
-    return new DeviceError(
-      DeviceErrorCode.Timeout,
-      this.device.name,
-      `command 0x${pending.command.opcode.toString(16)} on ${queue} was not completed in time`,
-      'It was aborted; see NvmeOptions.commandTimeout',
-    );
-  }
-
-  /** Resets a controller that has come to grief, or gives it up. */
-  #recover(cause: Error): void {
-    if (this.#state === 'starting') {
-      this.#fail(cause);
-      return;
-    }
-    if (this.#state !== 'live') return;
-    void this.reset().catch(() => undefined);
-  }
-
-  /**
-   * Disables the controller and brings it up again. Commands in flight are issued again, unless they are what it
-   * was reset for.
-   *
-   * @throws DeviceError when it does not come back; it is then of no further use
-   */
-  async reset(): Promise<void> {
-    this.#requireOpen();
-    this.#resetting ??= this.#restart().finally(() => {
-      this.#resetting = undefined;
-    });
-    return this.#resetting;
-  }
-
-  async #restart(): Promise<void> {
-    this.#state = 'resetting';
-    this.#resets++;
-    try {
-      await this.#registers.disable();
-      for (const queue of this.#queues()) {
-        // What it completed before it was disabled counts as completed.
-        queue.drain(false);
-        queue.cancelAll(pending => pending.aborting ?? new TakenByReset());
-        queue.rewind();
-      }
-      this.#state = 'starting';
-      await this.#enable();
-      const count = this.#io.length;
-      await this.#setFeature(FeatureId.NumberOfQueues, ((count - 1) << 16) | (count - 1));
-      for (const queue of this.#io) await this.#createQueue(queue);
-      this.#state = 'live';
-      this.#requestEvents();
-    } catch (error) {
-      this.#fail(error as Error);
-      throw error;
-    }
-  }
-
-  #cancelAll(errorFor: (pending: Pending) => unknown): void {
-    for (const queue of this.#queues()) queue.cancelAll(errorFor);
-  }
-
-  /** The controller is of no further use. Nothing may be in its hands when commands are told. */
-  #fail(error: Error): void {
-    if (this.#state === 'failed' || this.#state === 'closed') return;
-    this.#state = 'failed';
-    this.#failure = error;
-    this.#stopWatching();
-    this.#registers.stopDma();
-    this.#cancelAll(pending => pending.aborting ?? error);
-    for (const queue of this.#queues()) queue.dismissAll();
-  }
-
   // Shutdown
 
-  /**
-   * Shuts the controller down in order: waits for commands in flight, deletes the I/O queues, notifies the controller
-   * and waits until its data is safe. New commands are refused from now on. Idempotent.
-   *
-   * @throws DeviceError (TIMEOUT) when the shutdown did not finish; everything is released nevertheless
-   */
-  close(): Promise<void> {
-    this.#closing ??= this.#shutdown();
-    return this.#closing;
+  protected override async shutDown(): Promise<void> {
+    for (const { id } of this.ioQueues) {
+      await this.configure({ opcode: AdminOpcode.DeleteIoSubmissionQueue, cdw10: id });
+      await this.configure({ opcode: AdminOpcode.DeleteIoCompletionQueue, cdw10: id });
+    }
+    await this.registerInterface.shutDown();
   }
 
-  async #shutdown(): Promise<void> {
-    let problem: unknown;
-    try {
-      if (this.#resetting) await this.#resetting.catch(() => undefined);
-      if (this.#state === 'live') {
-        await this.#settle();
-        await this.#deleteQueues();
-        await this.#registers.shutDown();
-      }
-    } catch (error) {
-      problem = error;
-    }
-    this.#stopWatching();
-    this.#registers.stopDma();
-    this.#state = 'closed';
-    this.#cancelAll(() => new DisposedError(`NvmeController ${this.device.name}`));
-    for (const queue of this.#queues()) queue.dismissAll();
+  protected override dispose(): void {
     const { interrupts } = this.device;
     for (const kind of INTERRUPT_KINDS) interrupts.disable(kind);
     this.#adminMemory?.[Symbol.dispose]();
     this.#ioMemory?.[Symbol.dispose]();
     this.#bounceMemory?.[Symbol.dispose]();
-    if (problem !== undefined) throw problem;
-  }
-
-  /** Waits for I/O in flight; deadlines bound it. */
-  async #settle(): Promise<void> {
-    while (this.#state === 'live' && this.#io.some(queue => queue.outstanding > 0)) await sleep(POLL_MS);
-  }
-
-  async #deleteQueues(): Promise<void> {
-    for (const queue of this.#io) {
-      await this.#run(
-        this.#admin!,
-        { opcode: AdminOpcode.DeleteIoSubmissionQueue, cdw10: queue.id },
-        undefined,
-        {},
-      );
-      await this.#run(
-        this.#admin!,
-        { opcode: AdminOpcode.DeleteIoCompletionQueue, cdw10: queue.id },
-        undefined,
-        {},
-      );
-    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  // Keepalive
+
+  /**
+   * What a successor needs to go on with {@link restore}, besides the memory.
+   *
+   * @throws DeviceError (BUSY) while it is reset, and whatever it failed with; DisposedError
+   */
+  record(): DriverRecord {
+    this.requireOpen();
+    if (!this.isLive) throw this.busy('is being reset');
+    const queues = [...this.queues()];
+    return encodeRecord({
+      capabilities: this.registerInterface.rawCapabilities,
+      adminArena: this.#adminMemory!.token,
+      ioArena: this.#ioMemory!.token,
+      bounceArena: this.#bounceMemory?.token,
+      identifyBuffer: this.#identifyBuffer!.offset,
+      maxTransfer: this.#maxTransfer,
+      bounceSize: this.#options.bounceSize,
+      commandTimeout: this.#options.commandTimeout,
+      abortTimeout: this.#options.abortTimeout,
+      interruptKind: this.#interruptKind,
+      vectors: this.#vectors,
+      identity: this.#identityData!,
+      queues: queues.map(({ id, entries, vector, layout }) => ({ id, entries, vector, layout })),
+      namespaces: this.#namespaceData,
+    });
+  }
+
+  protected override told(): void {
+    if (this.#endedHolds.length === 0) return;
+    for (const hold of this.#endedHolds.splice(0)) hold[Symbol.dispose]();
+    this.#bounce?.noteRoom();
+  }
+
+  protected override ended(error: Error): void {
+    this.#relinquished = true;
+    this.#bounce?.end(error);
+  }
+
+  // Going on where a predecessor ended
+
+  /** Why the controller does not run as it was left; `undefined` when it does. */
+  #whyStopped({ record, admin, inUse, left }: RestorePlan): string | undefined {
+    if (!inUse) return 'its predecessor had stopped it';
+    // Over a kexec what was in flight went on without the memory: it is not known what of it was done.
+    if (!this.device.config.busMaster && hasInFlight(left)) {
+      return 'commands were in flight when it was cut off from memory';
+    }
+    const { entries, layout } = record.queues[0] as QueueRecord;
+    return this.registerInterface.whyStopped(
+      entries,
+      admin.deviceAddress(layout.submission),
+      admin.deviceAddress(layout.completion),
+    );
+  }
+
+  /**
+   * Makes everything a predecessor had this one's. Of the device it touches interrupts and bus mastering.
+   *
+   * @param running the controller goes on as it is
+   */
+  #takeOver(plan: RestorePlan, running: boolean): Inheritance {
+    const { record } = plan;
+    const { interrupts, config } = this.device;
+    const adopted = interrupts.vectors(record.interruptKind);
+    const made: QueuePair[] = [];
+    try {
+      for (const queue of record.queues) {
+        made.push(
+          new QueuePair({
+            id: queue.id,
+            entries: queue.entries,
+            vector: queue.vector,
+            maxTransfer: transferOf(record, queue),
+            doorbellStride: this.capabilities.doorbellStride,
+            registers: this.registers,
+            memory: queue.id === 0 ? plan.admin : plan.io,
+            layout: queue.layout,
+          }),
+        );
+      }
+      this.#identifyBuffer = plan.admin.allocateAt(record.identifyBuffer, IDENTIFY_BYTES);
+      this.listen(adopted.length > 0 ? adopted : interrupts.enable(record.interruptKind, record.vectors));
+      // A kernel that opens the device switches it off, after a live update.
+      if (running && !config.busMaster) config.busMaster = true;
+    } catch (error) {
+      undo(error, [
+        () => this.stopListening(),
+        () => {
+          if (adopted.length === 0) interrupts.disable(record.interruptKind);
+        },
+        () => this.#identifyBuffer?.[Symbol.dispose](),
+        ...made.map(queue => () => queue.dispose()),
+      ]);
+    }
+    [this.adminQueue, ...this.ioQueues] = made as [QueuePair, ...QueuePair[]];
+    this.#adminMemory = plan.admin;
+    this.#ioMemory = plan.io;
+    this.#interruptKind = record.interruptKind;
+    this.#vectors = record.vectors;
+    this.#identityData = record.identity;
+    this.#identity = record.controller;
+    for (const [id, data] of record.namespaces) this.#namespaceData.set(id, data);
+    this.#namespaces = record.decodedNamespaces.map(identity => new Namespace(this, identity));
+    const inheritance = this.#inherit(plan);
+    if (plan.bounce) {
+      plan.bounce.releaseUnclaimed();
+      this.#bounceMemory = plan.bounce;
+      this.#bounce = new BouncePool(plan.bounce);
+    }
+    return inheritance;
+  }
+
+  #inherit({ left }: RestorePlan): Inheritance {
+    const inheritance = new Inheritance({
+      events: this.#events,
+      commandTimeout: this.#options.commandTimeout,
+      pendingFor: (...args) => this.pendingFor(...args),
+      later: action => this.later(action),
+      release: hold => this.#endedHolds.push(hold),
+      allEnded: () => this.gate.open('inherited'),
+    });
+    for (const queue of this.queues()) inheritance.take(queue, left.get(queue.id) ?? []);
+    this.#inherited = inheritance.commands;
+    if (inheritance.left > 0) this.gate.shut('inherited');
+    return inheritance;
+  }
+
+  /** Goes on with a controller that never stopped. */
+  #goOn({ unsubmitted }: Inheritance): void {
+    this.#outcome = NvmeOutcome.KeptRunning;
+    this.setLive();
+    for (const queue of this.queues()) queue.ringAgain();
+    for (const pending of unsubmitted) pending.queue.submitAdopted(pending);
+    // What came while nobody listened.
+    for (const queue of this.queues()) this.drain(queue);
+    this.#events.request();
+    this.watch();
+  }
+
+  /** The restoration failed: all is the caller's again, and the journals are as they were. */
+  #giveBack(error: Error, adopted: boolean): void {
+    this.registerInterface.stopDma();
+    this.end(error);
+    for (const queue of this.queues()) queue.dispose();
+    this.#identifyBuffer?.[Symbol.dispose]();
+    if (!adopted) this.device.interrupts.disable(this.#interruptKind);
+  }
+}
+
+/** Interrupts that are enabled must be those that the driver had. */
+function checkInterrupts(device: Device, { interruptKind, vectors }: NvmeRecord): void {
+  for (const kind of INTERRUPT_KINDS) {
+    const { length } = device.interrupts.vectors(kind);
+    if (length === 0 || (kind === interruptKind && length === vectors)) continue;
+    throw new DeviceError(
+      DeviceErrorCode.Busy,
+      device.name,
+      'has other interrupts enabled than those the driver had',
+      'Disable them first (Interrupts.disable)',
+    );
   }
 }

@@ -5,8 +5,8 @@ import { DmaBuffer } from '../../memory/dma-buffer.js';
 import { NvmOpcode } from './command.js';
 import type { NvmeController } from './controller.js';
 import type { NamespaceIdentity } from './identify.js';
+import type { Transfer } from './journal.js';
 import type { CommandOptions } from './options.js';
-import type { Transfer } from './queue-pair.js';
 
 /** Logical blocks of one command: a 16-bit field that counts from 0. */
 const MAX_BLOCKS = 65536;
@@ -136,7 +136,7 @@ export class Namespace {
       }
       if (data.offset % 4 !== 0) throw new RangeError('the buffer must be aligned to 4 bytes');
     }
-    const limit = data instanceof DmaBuffer ? data.byteLength : this.#controller.bounce.capacity;
+    const limit = data instanceof DmaBuffer ? data.byteLength : this.#controller.bounceCapacity;
     const parts = this.#split(lba, data.byteLength, limit);
     let done = 0;
     const run = async (part: Part): Promise<void> => {
@@ -178,15 +178,15 @@ export class Namespace {
   }
 
   async #copied(opcode: number, part: Part, data: Uint8Array, options: CommandOptions): Promise<void> {
-    const pool = this.#controller.bounce;
-    const buffer = await pool.acquire(part.length);
+    const controller = this.#controller;
+    const buffer = await controller.acquireBounce(part.length, options.signal);
     try {
       if (opcode === NvmOpcode.Write) buffer.bytes.set(data);
       const transfer = { memory: buffer.memory, offset: buffer.offset, length: part.length };
       await this.#command(opcode, part, transfer, options);
       if (opcode === NvmOpcode.Read) data.set(buffer.bytes);
     } finally {
-      pool.release(buffer);
+      controller.releaseBounce(buffer);
     }
   }
 
@@ -240,9 +240,9 @@ export class Namespace {
   }
 
   async #deallocateBatch(ranges: readonly BlockRange[], options: CommandOptions): Promise<void> {
-    const pool = this.#controller.bounce;
+    const controller = this.#controller;
     const length = MAX_RANGES * RANGE_BYTES;
-    const buffer = await pool.acquire(length);
+    const buffer = await controller.acquireBounce(length, options.signal);
     try {
       const { bytes } = buffer;
       bytes.fill(0);
@@ -251,7 +251,7 @@ export class Namespace {
         view.setUint32(index * RANGE_BYTES + 4, blocks, true);
         view.setBigUint64(index * RANGE_BYTES + 8, BigInt(lba), true);
       }
-      await this.#controller.io(
+      await controller.io(
         {
           opcode: NvmOpcode.DatasetManagement,
           namespaceId: this.id,
@@ -262,7 +262,7 @@ export class Namespace {
         options,
       );
     } finally {
-      pool.release(buffer);
+      controller.releaseBounce(buffer);
     }
   }
 

@@ -1,6 +1,7 @@
 /** What a user can choose, for a controller and for a command. @module */
 import { checkAligned, checkInteger } from '../../check.js';
 import { DEVICE_PAGE } from '../../memory/device-pages.js';
+import type { DmaArena } from '../../memory/dma-memory.js';
 
 export interface NvmeOptions {
   /** I/O queue pairs; fewer when the controller grants fewer. 1 by default. */
@@ -17,6 +18,17 @@ export interface NvmeOptions {
   bounceSize?: number;
 }
 
+/** To go on where a predecessor ended. */
+export interface NvmeRestoreOptions {
+  /**
+   * Gives the arenas of the predecessor by their tokens, mapped in the address space of the device where they were. Those
+   * of the driver itself are the controller's from then on; it disposes of them when it is closed.
+   */
+  memory: (token: bigint) => DmaArena | undefined;
+  /** When the controller does not run any more, it is reset and brought up again. True by default. */
+  allowReinitialise?: boolean;
+}
+
 /** For one command. */
 export interface CommandOptions {
   /**
@@ -26,6 +38,11 @@ export interface CommandOptions {
   signal?: AbortSignal | undefined;
   /** How long it may take, in ms, before it is aborted; {@link NvmeOptions.commandTimeout} by default. */
   timeout?: number | undefined;
+  /**
+   * What the application knows the command by, from 1 to 2^64-1. When the driver is replaced while the device goes on, its
+   * successor has it in {@link InheritedCommand.tag}. A long transfer that is split has it with each part.
+   */
+  tag?: bigint | undefined;
 }
 
 /** @throws TypeError, RangeError */

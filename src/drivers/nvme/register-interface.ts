@@ -22,19 +22,23 @@ export class RegisterInterface {
   readonly device: Device;
   readonly region: Region;
   readonly capabilities: ControllerCapabilities;
+  /** The register CAP. */
+  readonly rawCapabilities: bigint;
   /** NVMe version, such as `1.4.0`. */
   readonly version: string;
 
   /** @throws DeviceError (GONE) when nothing answers, (UNSUPPORTED) when the driver cannot work with it */
   constructor(device: Device) {
     this.device = device;
-    device.config.memory = true;
+    // Not written where it is on: the device of a predecessor is only looked at.
+    if (!device.config.memory) device.config.memory = true;
     this.region = device.bar(0);
     if (this.region.size <= Register.DOORBELLS)
       throw this.#unsupported('is no NVMe controller: BAR 0 is too small');
     const low = this.#read(Register.CAP);
     const high = this.#read(Register.CAP + 4);
     if (low === ALL_ONES && high === ALL_ONES) throw this.#gone();
+    this.rawCapabilities = (BigInt(high) << 32n) | BigInt(low);
     this.capabilities = decodeCapabilities(low, high);
     this.version = versionText(this.#read(Register.VS));
     if (!this.capabilities.nvmCommandSet) throw this.#unsupported('does not support the NVM command set');
@@ -53,17 +57,25 @@ export class RegisterInterface {
     this.region.write32(offset, value >>> 0);
   }
 
+  #read64(offset: number): bigint {
+    return (BigInt(this.#read(offset + 4)) << 32n) | BigInt(this.#read(offset));
+  }
+
   #write64(offset: number, value: bigint): void {
     this.#write(offset, Number(value & 0xffff_ffffn));
     this.#write(offset + 4, Number(value >> 32n));
   }
 
-  #error(code: DeviceErrorCode, message: string): DeviceError {
-    return new DeviceError(code, this.device.name, message);
+  #error(code: DeviceErrorCode, message: string, hint?: string): DeviceError {
+    return new DeviceError(code, this.device.name, message, hint);
   }
 
   #gone(): DeviceError {
-    return this.#error(DeviceErrorCode.Gone, 'the controller does not answer: it was removed');
+    return this.#error(
+      DeviceErrorCode.Gone,
+      'the controller does not answer: it was removed',
+      'Close it, and look for the device ("iommufd devices")',
+    );
   }
 
   #unsupported(what: string): DeviceError {
@@ -105,6 +117,25 @@ export class RegisterInterface {
       }
       await sleep(POLL_MS);
     }
+  }
+
+  /**
+   * Why a controller cannot go on with an admin queue of `entries` at these addresses, as it was enabled by a predecessor.
+   *
+   * @returns undefined when it can
+   * @throws DeviceError (GONE)
+   */
+  whyStopped(entries: number, submissions: DeviceAddress, completions: DeviceAddress): string | undefined {
+    const status = this.status();
+    if (status & CSTS.CFS) return 'it reports a fatal error (CSTS.CFS)';
+    if (!(status & CSTS.RDY)) return 'it is not ready';
+    if (this.#read(Register.CC) !== (CC.ENTRY_SIZES | CC.EN))
+      return 'it is configured otherwise, or shut down';
+    const size = entries - 1;
+    if (this.#read(Register.AQA) !== ((size << 16) | size)) return 'its admin queue has another size';
+    const elsewhere =
+      this.#read64(Register.ASQ) !== submissions || this.#read64(Register.ACQ) !== completions;
+    return elsewhere ? 'its admin queue is elsewhere' : undefined;
   }
 
   /** From disabled to ready, with an admin queue of `entries` at these addresses. Lets it do DMA. */
