@@ -2,8 +2,10 @@
 import { parseArgs } from 'node:util';
 import { type PciAddress, pciAddress } from '../pci/address.js';
 import { UsageError } from './errors.js';
+import { type LandAction, landAction } from './land-action.js';
 import { parseCount, parseDuration, parseSize } from './numbers.js';
 import { type OptionName, options } from './options.js';
+import { EXPORT_FORMATS, type ExportFormat } from './state/export-format.js';
 import { type Topic, type TopicName, topics } from './topics.js';
 
 /** The device a command is about, and how to take it. */
@@ -29,9 +31,24 @@ export interface VersionCommand {
   readonly verb: 'version';
   readonly json: boolean;
 }
+export interface DemoCommand {
+  readonly verb: 'demo';
+  readonly json: boolean;
+}
 export interface DevicesCommand {
   readonly verb: 'devices';
   readonly all: boolean;
+  readonly json: boolean;
+}
+export interface LandCommand {
+  readonly verb: 'land';
+  /** `-` is standard input. */
+  readonly file: string;
+  readonly release: string | undefined;
+  readonly root: string;
+  readonly action: LandAction;
+  readonly yes: boolean;
+  readonly dryRun: boolean;
   readonly json: boolean;
 }
 export interface IdentifyCommand {
@@ -60,13 +77,46 @@ export interface WriteCommand {
   readonly pad: boolean;
   readonly yes: boolean;
 }
+export interface StateShowCommand {
+  readonly verb: 'state show';
+  /** `-` is standard input. */
+  readonly file: string;
+  readonly json: boolean;
+}
+export interface StateVerifyCommand {
+  readonly verb: 'state verify';
+  /** `-` is standard input. */
+  readonly file: string;
+  readonly json: boolean;
+}
+export interface StateDiffCommand {
+  readonly verb: 'state diff';
+  /** `-` is standard input. */
+  readonly files: readonly [a: string, b: string];
+  readonly json: boolean;
+}
+export interface StateExportCommand {
+  readonly verb: 'state export';
+  /** `-` is standard input. */
+  readonly file: string;
+  readonly format: ExportFormat;
+  /** `-` is standard output. */
+  readonly output: string;
+  readonly json: boolean;
+}
 export type Command =
   | HelpCommand
   | VersionCommand
+  | DemoCommand
   | DevicesCommand
+  | LandCommand
   | IdentifyCommand
   | ReadCommand
-  | WriteCommand;
+  | WriteCommand
+  | StateShowCommand
+  | StateVerifyCommand
+  | StateDiffCommand
+  | StateExportCommand;
 
 function parseWords(args: readonly string[]) {
   return parseArgs({ args: [...args], options, allowPositionals: true, strict: true });
@@ -81,6 +131,13 @@ function isNvmeVerb(word: string | undefined): word is NvmeVerb {
   return NVME_VERBS.some(verb => verb === word);
 }
 
+const STATE_VERBS = ['show', 'verify', 'diff', 'export'] as const;
+type StateVerb = (typeof STATE_VERBS)[number];
+
+function isStateVerb(word: string | undefined): word is StateVerb {
+  return STATE_VERBS.some(verb => verb === word);
+}
+
 /** @throws UsageError */
 export function parseCommand(args: readonly string[]): Command {
   const { values, positionals } = split(args);
@@ -90,10 +147,18 @@ export function parseCommand(args: readonly string[]): Command {
     case undefined:
       if (values.version) return { verb: 'version', json: values.json ?? false };
       throw new UsageError('no command given', '');
+    case 'demo':
+      accept('demo', values);
+      noMore('demo', words);
+      return { verb: 'demo', json: values.json ?? false };
     case 'devices':
       return devices(values, words);
+    case 'land':
+      return withTopic('land', () => land(values, words));
     case 'nvme':
       return nvme(values, words);
+    case 'state':
+      return state(values, words);
     default:
       throw new UsageError(`there is no command "${command}"`, '');
   }
@@ -118,12 +183,22 @@ function plainly(message: string): string {
 /** The topic of a command line that does not parse. */
 function guessTopic(args: readonly string[]): TopicName {
   const words = args.filter(word => !word.startsWith('-'));
-  return words[0] === 'nvme' || words[0] === 'devices' ? helpTopic(words) : '';
+  return words[0] === 'nvme' || words[0] === 'state' || isPlain(words[0]) ? helpTopic(words) : '';
+}
+
+/** A command of one word. */
+function isPlain(word: string | undefined): word is 'demo' | 'devices' | 'land' {
+  return word === 'demo' || word === 'devices' || word === 'land';
 }
 
 /** An address may be among the words, or be missing. */
 function helpTopic([command, ...words]: readonly string[]): TopicName {
-  if (command === undefined || command === 'devices') return command ?? '';
+  if (command === undefined) return '';
+  if (isPlain(command)) return command;
+  if (command === 'state') {
+    const [verb] = words;
+    return isStateVerb(verb) ? `state ${verb}` : 'state';
+  }
   if (command !== 'nvme') throw new UsageError(`there is no command "${command}"`, '');
   const verb = words.find(isNvmeVerb);
   return verb === undefined ? 'nvme' : `nvme ${verb}`;
@@ -133,6 +208,20 @@ function devices(values: Values, words: readonly string[]): DevicesCommand {
   accept('devices', values);
   noMore('devices', words);
   return { verb: 'devices', all: values.all ?? false, json: values.json ?? false };
+}
+
+function land(values: Values, [state, ...rest]: readonly string[]): LandCommand {
+  accept('land', values);
+  noMore('land', rest);
+  const file = stateFile('the file with the saved state', state);
+  const { release, root = '/', yes = false, 'dry-run': dryRun = false, json = false } = values;
+  const action = landAction(values);
+  if (json && action.kind === 'add' && action.output === '-') {
+    throw new RangeError(
+      '--json needs --output FILE: standard output cannot carry both the image and the JSON',
+    );
+  }
+  return { verb: 'land', file, release, root: fileName('--root', root), action, yes, dryRun, json };
 }
 
 function nvme(values: Values, [address, verb, ...rest]: readonly string[]): Command {
@@ -162,6 +251,48 @@ function nvme(values: Values, [address, verb, ...rest]: readonly string[]): Comm
   });
 }
 
+function state(values: Values, [verb, ...files]: readonly string[]): Command {
+  if (verb === undefined) {
+    throw new UsageError(`say what to do with a saved state: ${STATE_VERBS.join(', ')}`, 'state');
+  }
+  if (!isStateVerb(verb)) throw new UsageError(`there is no command "state ${verb}"`, 'state');
+  const topic = `state ${verb}` as const;
+  accept(topic, values);
+  noMore(topic, files.slice(verb === 'diff' ? 2 : 1));
+  const json = values.json ?? false;
+  return withTopic(topic, () => {
+    const file = stateFile('the file', files[0]);
+    switch (verb) {
+      case 'show':
+        return { verb: 'state show', file, json };
+      case 'verify':
+        return { verb: 'state verify', file, json };
+      case 'diff': {
+        const other = stateFile('the second file', files[1]);
+        if (file === '-' && other === '-')
+          throw new RangeError('only one of the files can be standard input');
+        return { verb: 'state diff', files: [file, other], json };
+      }
+      case 'export':
+        return exportCommand(file, values);
+    }
+  });
+}
+
+function stateFile(title: string, name: string | undefined): string {
+  if (name === undefined) throw new RangeError(`${title} is missing`);
+  return fileName(title, name);
+}
+
+function exportCommand(file: string, values: Values): StateExportCommand {
+  const { format: text = 'dts', json = false } = values;
+  const format = EXPORT_FORMATS.find(each => each === text);
+  if (format === undefined) {
+    throw new RangeError(`--format must be one of ${EXPORT_FORMATS.join(', ')}, got "${text}"`);
+  }
+  return { verb: 'state export', file, format, output: outputFile(values), json };
+}
+
 function place(values: Values): { namespace: number; lba: number; json: boolean } {
   return {
     namespace: optional(values.namespace, text => parseCount('--namespace', text, 1)) ?? 1,
@@ -176,12 +307,7 @@ function read(target: Target, values: Values): ReadCommand {
   if (blocks !== undefined && bytes !== undefined) {
     throw new RangeError('--blocks and --bytes say the same thing; give one of them');
   }
-  const output = fileName('--output', values.output);
-  if (values.json && output === '-') {
-    throw new RangeError(
-      '--json needs --output FILE: standard output cannot carry both the data and the JSON',
-    );
-  }
+  const output = outputFile(values);
   const length = { ...(blocks !== undefined && { blocks }), ...(bytes !== undefined && { bytes }) };
   return { verb: 'nvme read', target, ...place(values), length, output };
 }
@@ -190,6 +316,17 @@ function write(target: Target, values: Values): WriteCommand {
   const input = fileName('--input', values.input);
   const { pad = false, yes = false } = values;
   return { verb: 'nvme write', target, ...place(values), input, pad, yes };
+}
+
+/** Where data goes: not where the result as JSON goes. */
+function outputFile(values: Values): string {
+  const output = fileName('--output', values.output);
+  if (values.json && output === '-') {
+    throw new RangeError(
+      '--json needs --output FILE: standard output cannot carry both the data and the JSON',
+    );
+  }
+  return output;
 }
 
 function fileName(title: string, name = '-'): string {

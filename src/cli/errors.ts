@@ -1,5 +1,6 @@
 /** What ends a command other than success, and how it is told. @module */
 import { DeviceError, DeviceErrorCode } from '../errors.js';
+import { printable } from './printable.js';
 
 /** What the exit code of the command means. */
 export const ExitCode = {
@@ -8,6 +9,8 @@ export const ExitCode = {
   Failed: 1,
   /** The command line asks for nothing sensible, or lacks a confirmation. */
   Usage: 2,
+  /** Nothing could be compared; that it could, and something differs, is 1. */
+  Trouble: 2,
 } as const;
 
 /** The command line is wrong. */
@@ -37,6 +40,11 @@ export class Interrupted extends Error {
   get exitCode(): number {
     return 128 + { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 }[this.signal];
   }
+}
+
+/** What was to be shown is not so. */
+export class Failed extends Error {
+  override readonly name = 'Failed';
 }
 
 /** Whoever reads our standard output has gone, having seen enough. */
@@ -72,7 +80,7 @@ export function describe(error: unknown): string {
   }
   if (error instanceof AggregateError) return error.errors.map(describe).join('; ');
   const text = error instanceof Error ? error.message || error.name : String(error);
-  return text.replace(/\s*\n\s*/g, ' ');
+  return printable(text.replace(/\s*\n\s*/g, ' '));
 }
 
 /** What `using` makes when disposal fails after something else had failed; older Node.js does not have the class. */

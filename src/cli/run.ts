@@ -2,7 +2,6 @@
 import { readPciDevice } from '../pci/devices.js';
 import { type Command, parseCommand } from './arguments.js';
 import { colours } from './colours.js';
-import { runDevices } from './devices.js';
 import {
   BrokenPipe,
   describe,
@@ -16,9 +15,6 @@ import {
 import { helpText } from './help.js';
 import { interrupts } from './interrupt.js';
 import { toJson } from './json.js';
-import { runIdentify } from './nvme/identify.js';
-import { runRead } from './nvme/read.js';
-import { runWrite } from './nvme/write.js';
 import { note, print, quietErrorEvents } from './streams.js';
 import { version } from './version.js';
 
@@ -29,28 +25,55 @@ export async function run(args: readonly string[]): Promise<number> {
   let command: Command | undefined;
   try {
     command = parseCommand(args);
-    await perform(command, stop.signal);
-    return ExitCode.Ok;
+    return await perform(command, stop.signal);
   } catch (error) {
     return report(error, command);
   }
 }
 
-function perform(command: Command, signal: AbortSignal): Promise<void> {
+/**
+ * Loads what the command needs and no more: it is to answer at once.
+ *
+ * @returns the exit code
+ */
+async function perform(command: Command, signal: AbortSignal): Promise<number> {
   switch (command.verb) {
     case 'help':
-      return print(helpText(command.topic));
+      await print(helpText(command.topic));
+      break;
     case 'version':
-      return print(command.json ? toJson({ version: version() }) : `${version()}\n`);
+      await print(command.json ? toJson({ version: version() }) : `${version()}\n`);
+      break;
+    case 'demo':
+      await (await import('./demo/demo.js')).runDemo(command, signal);
+      break;
     case 'devices':
-      return runDevices(command);
+      await (await import('./devices.js')).runDevices(command);
+      break;
+    case 'land':
+      await (await import('./land.js')).runLand(command, signal);
+      break;
     case 'nvme identify':
-      return runIdentify(command, signal);
+      await (await import('./nvme/identify.js')).runIdentify(command, signal);
+      break;
     case 'nvme read':
-      return runRead(command, signal);
+      await (await import('./nvme/read.js')).runRead(command, signal);
+      break;
     case 'nvme write':
-      return runWrite(command, signal);
+      await (await import('./nvme/write.js')).runWrite(command, signal);
+      break;
+    case 'state show':
+      await (await import('./state/show.js')).runStateShow(command, signal);
+      break;
+    case 'state verify':
+      return (await import('./state/verify.js')).runStateVerify(command, signal);
+    case 'state diff':
+      return (await import('./state/diff.js')).runStateDiff(command, signal);
+    case 'state export':
+      await (await import('./state/export.js')).runStateExport(command, signal);
+      break;
   }
+  return ExitCode.Ok;
 }
 
 /** Tells what went wrong. @returns the exit code */
@@ -66,7 +89,8 @@ function report(error: unknown, command: Command | undefined): number {
     return interrupted.exitCode;
   }
   if (failures.length === 0) return ExitCode.Ok;
-  return find(error, UsageError) ? ExitCode.Usage : ExitCode.Failed;
+  if (find(error, UsageError)) return ExitCode.Usage;
+  return command?.verb === 'state diff' ? ExitCode.Trouble : ExitCode.Failed;
 }
 
 function complain(error: unknown): void {

@@ -39,3 +39,15 @@ export function formatSeconds(seconds: number): string {
 export function formatHex(value: number | bigint, digits: number): string {
   return `0x${value.toString(16).padStart(digits, '0')}`;
 }
+
+/** An address, in groups of four digits, such as `0x0001_0000`. */
+export function formatAddress(value: bigint): string {
+  const digits = value.toString(16);
+  const padded = digits.padStart(Math.ceil(digits.length / 4) * 4, '0');
+  return `0x${padded.replace(/(?!^)(?=(?:.{4})+$)/g, '_')}`;
+}
+
+/** Such as `1 arena`, `2 arenas`. */
+export function formatCount(count: number, one: string, several = `${one}s`): string {
+  return `${count} ${count === 1 ? one : several}`;
+}

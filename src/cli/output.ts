@@ -1,7 +1,7 @@
 /** Where data that was read goes. @module */
 import { type FileHandle, open } from 'node:fs/promises';
-import { print, writeTo } from '../streams.js';
 import { isFifo, openFifoToWrite } from './fifo.js';
+import { print, writeTo } from './streams.js';
 
 export interface Output extends AsyncDisposable {
   write(bytes: Uint8Array): Promise<void>;
