@@ -3,15 +3,17 @@
 import { existsSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import type { Iova, PhysicalAddress } from '../../src/address.js';
-import { AreaTable } from '../../src/keepalive/area-table.js';
-import { encodeState } from '../../src/keepalive/encode-state.js';
-import { ExtentTable } from '../../src/keepalive/extent-table.js';
-import { FdtValue } from '../../src/keepalive/fdt-value.js';
-import { MappingTable, type SavedMapping } from '../../src/keepalive/mapping-table.js';
-import { exportRfc, type RfcState } from '../../src/keepalive/rfc.js';
-import type { State } from '../../src/keepalive/saved-state.js';
+import { RlimitMode } from '../../src/iommufd/iommufd.js';
+import { AreaTable } from '../../src/keepalive/state/area-table.js';
+import { encodeState } from '../../src/keepalive/state/encode-state.js';
+import { ExtentTable } from '../../src/keepalive/state/extent-table.js';
+import { FdtValue } from '../../src/keepalive/state/fdt-value.js';
+import { MappingTable, type SavedMapping } from '../../src/keepalive/state/mapping-table.js';
+import { exportRfc, type RfcState } from '../../src/keepalive/state/rfc.js';
+import type { State } from '../../src/keepalive/state/saved-state.js';
 import { PageSize } from '../../src/memory/memfd.js';
 import { pciAddress } from '../../src/pci/address.js';
+import { InterruptKind } from '../../src/vfio/interrupts.js';
 
 const { u32, u64, string } = FdtValue;
 const MiB = 2 ** 20;
@@ -164,11 +166,84 @@ const each: Readonly<Record<string, State>> = {
   },
 };
 
+/** What records of version 1 came to say later. */
+const later: Readonly<Record<string, State>> = {
+  'arena-v1-place': {
+    ...empty,
+    arenas: arenas.slice(0, 1).map(arena => ({
+      ...arena,
+      place: { iommufd: 1, ioas: 0, iova: 0x8000_0000_0000_0000n as Iova },
+    })),
+    iommufds: [{ id: 1, ioases: [ioas] }],
+  },
+  'iommufd-v1-rlimit': { ...empty, iommufds: [{ id: 3, ioases: [], rlimitMode: RlimitMode.Process }] },
+  'hwpt-v1': {
+    ...empty,
+    iommufds: [
+      {
+        id: 1,
+        ioases: [
+          {
+            ...ioas,
+            hugePages: false,
+            hwpts: [
+              { id: 0, flags: 0, device: device.address },
+              { id: 0xffff_ffff, flags: 0xb, device: device.address },
+            ],
+          },
+        ],
+      },
+    ],
+    devices: [
+      {
+        ...device,
+        translation: 'iommu',
+        addressSpace: { iommufd: 1, ioas: 0, hwpt: 0xffff_ffff },
+      },
+    ],
+  },
+  'device-v1-details': {
+    ...empty,
+    devices: [
+      {
+        ...device,
+        serial: 0x0123_4567_89ab_cdefn,
+        bars: [
+          { index: 0, size: 0x4000n, kind: 'memory64', prefetchable: false },
+          { index: 2, size: 2n ** 36n, kind: 'memory64', prefetchable: true },
+          { index: 4, size: 32n, kind: 'io', prefetchable: false },
+          { index: 5, size: 0x8000_0000n, kind: 'memory32', prefetchable: false },
+        ],
+        capabilities: [
+          { id: 0x11, offset: 0x40, extended: false, version: 0 },
+          { id: 0x10, offset: 0x80, extended: false, version: 0 },
+          { id: 0x01, offset: 0x60, extended: false, version: 0 },
+          { id: 0x03, offset: 0x100, extended: true, version: 1 },
+        ],
+        resetMethods: 'flr bus',
+        interrupts: [
+          { kind: InterruptKind.Msix, count: 65 },
+          { kind: InterruptKind.Request, count: 1 },
+        ],
+      },
+      {
+        ...device,
+        address: pciAddress('0000:00:05.0'),
+        bars: [],
+        capabilities: [],
+        resetMethods: '',
+        interrupts: [],
+      },
+    ],
+  },
+};
+
 const extentArena = each['arena-v1']?.arenas[2] as State['arenas'][number];
 
 /** By the name of the file, without its extension. */
 export const goldenStates: Readonly<Record<string, State>> = {
   ...each,
+  ...later,
   everything: {
     arenas: [...arenas, extentArena],
     iommufds: each['ioas-v1']?.iommufds ?? [],

@@ -1,11 +1,23 @@
 /** Random saved states: every kind of record, any order, what is kept as well. @module */
 import type { Iova, PhysicalAddress } from '../../src/address.js';
-import { ExtentTable } from '../../src/keepalive/extent-table.js';
-import type { FdtNode } from '../../src/keepalive/fdt.js';
-import { MappingTable } from '../../src/keepalive/mapping-table.js';
-import type { Kept, SavedArena, State } from '../../src/keepalive/saved-state.js';
+import { RlimitMode } from '../../src/iommufd/iommufd.js';
+import { ExtentTable } from '../../src/keepalive/state/extent-table.js';
+import type { FdtNode } from '../../src/keepalive/state/fdt.js';
+import { MappingTable } from '../../src/keepalive/state/mapping-table.js';
+import type {
+  Kept,
+  SavedArena,
+  SavedBar,
+  SavedDevice,
+  SavedHwpt,
+  SavedInterrupts,
+  SavedIoas,
+  State,
+} from '../../src/keepalive/state/saved-state.js';
 import { PageSize } from '../../src/memory/memfd.js';
 import type { PciAddress } from '../../src/pci/address.js';
+import type { PciCapability } from '../../src/vfio/config-space.js';
+import { InterruptKind } from '../../src/vfio/interrupts.js';
 import type { Random } from './random.js';
 
 const PAGE = 4096;
@@ -116,6 +128,63 @@ export function randomExtents(random: Random, size: number, count: number): Exte
   return table;
 }
 
+function randomBars(random: Random): SavedBar[] {
+  const bars: SavedBar[] = [];
+  for (let index = 0; index < 6; index++) {
+    if (chance(random, 50)) continue;
+    const kind = pick(random, ['io', 'memory32', ...(index < 5 ? (['memory64'] as const) : [])] as const);
+    bars.push({
+      index,
+      size: 1n << BigInt(random.below(kind === 'memory64' ? 64 : 32)),
+      kind,
+      prefetchable: kind !== 'io' && chance(random, 50),
+    });
+    if (kind === 'memory64') index++;
+  }
+  return random.shuffle(bars);
+}
+
+/** Their order says something: it stays. */
+function randomCapabilities(random: Random): PciCapability[] {
+  const offsets = (first: number, count: number): number[] => [
+    ...new Set(Array.from({ length: random.below(6) }, () => first + 4 * random.below(count))),
+  ];
+  return [
+    ...offsets(0x40, 48).map(offset => ({ id: random.below(0x100), offset, extended: false, version: 0 })),
+    ...offsets(0x100, 960).map(offset => ({
+      id: random.below(0x10000),
+      offset,
+      extended: true,
+      version: random.below(16),
+    })),
+  ];
+}
+
+function randomInterrupts(random: Random): SavedInterrupts[] {
+  const { Intx, Msi, Msix, Error: AnError, Request } = InterruptKind;
+  const each: SavedInterrupts[] = [
+    { kind: AnError, count: 1 },
+    { kind: Request, count: 1 },
+    pick(random, [
+      { kind: Intx, count: 1 },
+      { kind: Msi, count: 1 + random.below(32) },
+      { kind: Msix, count: 1 + random.below(2048) },
+    ]),
+  ];
+  return random.shuffle(each.filter(() => chance(random, 50)));
+}
+
+/** What a device may say of itself beyond what it must. */
+function randomDetails(random: Random): Partial<SavedDevice> {
+  return {
+    ...(chance(random, 30) && { serial: bits(random, 64) }),
+    ...(chance(random, 50) && { bars: randomBars(random) }),
+    ...(chance(random, 50) && { capabilities: randomCapabilities(random) }),
+    ...(chance(random, 50) && { resetMethods: pick(random, ['', 'flr', 'device_specific flr bus']) }),
+    ...(chance(random, 50) && { interrupts: randomInterrupts(random) }),
+  };
+}
+
 /** @param rows mappings and extents in all, at most about so many */
 export function randomState(random: Random, rows: number): State {
   const tokens = new Set<bigint>();
@@ -136,17 +205,7 @@ export function randomState(random: Random, rows: number): State {
   const ids = (count: number): number[] => [
     ...new Set(Array.from({ length: count }, () => random.below(2 ** random.below(33)))),
   ];
-  const iommufds = ids(random.below(3)).map(id => ({
-    id,
-    ioases: ids(random.below(4)).map(id => ({
-      id,
-      allowed: randomRanges(random),
-      mappings: randomMappings(random, arenas, random.below(rows + 1)),
-      ...randomKept(random),
-    })),
-    ...randomKept(random),
-  }));
-  const spaces = iommufds.flatMap(({ id, ioases }) => ioases.map(ioas => ({ iommufd: id, ioas: ioas.id })));
+  const iommufdIds = ids(random.below(3));
   const hexDigits = (value: number, width: number): string => value.toString(16).padStart(width, '0');
   const addresses = new Set(
     Array.from({ length: random.below(4) }, () => {
@@ -155,6 +214,40 @@ export function randomState(random: Random, rows: number): State {
       return `${domain}:${hexDigits(random.below(256), 2)}:${slot}.${random.below(8)}` as PciAddress;
     }),
   );
+  // A device is in one iommufd, or in none.
+  const places = new Map(
+    [...addresses].map(address => [address, iommufdIds.length > 0 ? pick(random, iommufdIds) : undefined]),
+  );
+  const randomHwpts = (iommufd: number): SavedHwpt[] =>
+    [...places]
+      .filter(([, place]) => place === iommufd && chance(random, 40))
+      .flatMap(([device]) => ids(random.below(3)).map(id => ({ id, device })))
+      .filter(({ id }, index, all) => all.findIndex(other => other.id === id) === index)
+      .map(hwpt => ({ ...hwpt, flags: pick(random, [0, 1, 2, 8, 11]), ...randomKept(random) }));
+  const iommufds = iommufdIds.map(id => ({
+    id,
+    ioases: ids(random.below(4)).map((ioasId): SavedIoas => {
+      const hwpts = randomHwpts(id);
+      return {
+        id: ioasId,
+        allowed: randomRanges(random),
+        mappings: randomMappings(random, arenas, random.below(rows + 1)),
+        ...(hwpts.length > 0 && { hwpts }),
+        ...(chance(random, 20) && { hugePages: false as const }),
+        ...randomKept(random),
+      };
+    }),
+    ...(chance(random, 20) && { rlimitMode: RlimitMode.Process }),
+    ...randomKept(random),
+  }));
+  /** An IOAS, or an HWPT of it, that the device can be attached to. */
+  const randomSpace = (address: PciAddress): Pick<SavedDevice, 'addressSpace'> => {
+    const iommufd = iommufds.find(({ id }) => id === places.get(address));
+    if (iommufd === undefined || iommufd.ioases.length === 0) return {};
+    const ioas = pick(random, iommufd.ioases);
+    const hwpt = ioas.hwpts && chance(random, 60) ? { hwpt: pick(random, ioas.hwpts).id } : {};
+    return { addressSpace: { iommufd: iommufd.id, ioas: ioas.id, ...hwpt } };
+  };
   const devices = [...addresses].map(address => ({
     address,
     vendorId: random.below(0x10000),
@@ -164,7 +257,8 @@ export function randomState(random: Random, rows: number): State {
     classCode: random.below(0x100_0000),
     interface: pick(random, ['cdev', 'legacy'] as const),
     translation: pick(random, ['iommu', 'none'] as const),
-    ...(spaces.length > 0 && chance(random, 70) && { addressSpace: pick(random, spaces) }),
+    ...(chance(random, 70) && randomSpace(address)),
+    ...randomDetails(random),
     ...randomKept(random),
   }));
   const drivers = devices
@@ -186,8 +280,15 @@ export function randomState(random: Random, rows: number): State {
     ),
     ...randomKept(random),
   }));
+  /** Where the arena has a mapping of its own. */
+  const randomPlace = (): Pick<SavedArena, 'place'> => {
+    const iommufd = iommufds.length > 0 ? pick(random, iommufds) : undefined;
+    if (iommufd === undefined || iommufd.ioases.length === 0) return {};
+    const at = (bits(random, 64) & ~0xfffn) as Iova;
+    return { place: { iommufd: iommufd.id, ioas: pick(random, iommufd.ioases).id, iova: at } };
+  };
   return {
-    arenas: random.shuffle(arenas),
+    arenas: random.shuffle(arenas.map(arena => ({ ...arena, ...(chance(random, 50) && randomPlace()) }))),
     iommufds: random.shuffle(iommufds),
     devices: random.shuffle(devices),
     drivers: random.shuffle(drivers),
@@ -232,12 +333,16 @@ export function plain(state: State): unknown {
       ioases: sort(iommufd.ioases, ioas => ioas.id).map(ioas => ({
         ...ioas,
         mappings: [...ioas.mappings],
+        hwpts:
+          ioas.hwpts && sort(ioas.hwpts, hwpt => hwpt.id).map(hwpt => ({ ...hwpt, kept: keptOf(hwpt.kept) })),
         kept: keptOf(ioas.kept),
       })),
       kept: keptOf(iommufd.kept),
     })),
     devices: sort(state.devices, device => device.address).map(device => ({
       ...device,
+      bars: device.bars && sort(device.bars, bar => bar.index),
+      interrupts: device.interrupts && sort(device.interrupts, item => item.kind),
       kept: keptOf(device.kept),
     })),
     drivers: sort(state.drivers, driver => driver.device).map(driver => ({

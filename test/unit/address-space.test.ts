@@ -1,9 +1,9 @@
 // Where mappings go: the kernel is never asked to choose, and what it allows is respected as it changes.
 import t from 'tap';
+import { EINVAL } from '../../bindings/uapi/errno.js';
 import { type Iova, iova } from '../../src/address.js';
 import { allocateIova, freeIova } from '../../src/memory/address-space.js';
 import { DmaArena, EphemeralMemory } from '../../src/memory/dma-memory.js';
-import { EINVAL } from './support/errno.js';
 import { fakeSpace } from './support/fake-iommufd.js';
 
 const PAGE = 4096;

@@ -5,13 +5,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
 import { deviceJson, devicesTable } from '../../src/cli/devices.js';
+import { openInput } from '../../src/cli/input.js';
 import { toJson } from '../../src/cli/json.js';
 import { type Identification, identificationJson, identificationText } from '../../src/cli/nvme/identify.js';
-import { openInput } from '../../src/cli/nvme/input.js';
-import { openOutput } from '../../src/cli/nvme/output.js';
 import { chunkSize, planRead, planWrite } from '../../src/cli/nvme/plan.js';
 import { pump } from '../../src/cli/nvme/pump.js';
 import { summary, summaryJson } from '../../src/cli/nvme/summary.js';
+import { openOutput } from '../../src/cli/output.js';
 import { pciAddress } from '../../src/pci/address.js';
 import type { PciDevice } from '../../src/pci/devices.js';
 

@@ -1,7 +1,7 @@
 // CRC32C against the published vectors, and against one bit at a time.
 import fc from 'fast-check';
 import t from 'tap';
-import { crc32c } from '../../src/keepalive/codec.js';
+import { crc32c } from '../../src/keepalive/state/codec.js';
 import { slowCrc32c } from '../support/flat-tree.js';
 
 t.test('the vectors of RFC 3720 B.4', async t => {

@@ -2,6 +2,7 @@
 // and that nothing is left behind, whichever step fails.
 import assert from 'node:assert/strict';
 import t from 'tap';
+import { EINVAL, ENOMEM } from '../../bindings/uapi/errno.js';
 import { F_GET_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK } from '../../bindings/uapi/fcntl.js';
 import {
   IOMMU_IOAS_MAP_FIXED_IOVA,
@@ -12,7 +13,6 @@ import { iova } from '../../src/address.js';
 import { DeviceErrorCode } from '../../src/errors.js';
 import { DmaArena, type DmaMemory, EphemeralMemory } from '../../src/memory/dma-memory.js';
 import type { PageSize } from '../../src/memory/memfd.js';
-import { EINVAL, ENOMEM } from './support/errno.js';
 import { fakeSpace, scatteredPage } from './support/fake-iommufd.js';
 import { mappings, openDescriptors } from './support/holdings.js';
 

@@ -3,9 +3,9 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import t from 'tap';
-import { type FdtNode, readFdt, writeFdt } from '../../src/keepalive/fdt.js';
-import { FdtValue } from '../../src/keepalive/fdt-value.js';
-import { StateError } from '../../src/keepalive/state-error.js';
+import { type FdtNode, readFdt, writeFdt } from '../../src/keepalive/state/fdt.js';
+import { FdtValue } from '../../src/keepalive/state/fdt-value.js';
+import { StateError } from '../../src/keepalive/state/state-error.js';
 import { canonical, type FlatNode, readFlatTree } from '../support/flat-tree.js';
 import { layOutFlatTree } from '../support/flat-tree-writer.js';
 import { random } from '../support/random.js';

@@ -1,6 +1,7 @@
 // Interrupts over real eventfds: enabling, delivery, sharing the loop, disabling, and what is left when something fails.
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises';
 import t from 'tap';
+import { EINVAL, EIO, EMFILE } from '../../bindings/uapi/errno.js';
 import {
   VFIO_IRQ_SET_ACTION_TRIGGER,
   VFIO_IRQ_SET_ACTION_UNMASK,
@@ -10,7 +11,6 @@ import {
 import { DeviceErrorCode } from '../../src/errors.js';
 import { InterruptKind, Interrupts } from '../../src/vfio/interrupts.js';
 import { runScript } from './support/child.js';
-import { EINVAL, EMFILE } from './support/errno.js';
 import { FakeVfioDevice } from './support/fake-vfio.js';
 import { openDescriptors } from './support/holdings.js';
 
@@ -302,6 +302,10 @@ t.test('enabling that fails leaves nothing behind', async t => {
   kernel.refuse('watch', EINVAL, 2);
   t.throws(() => interrupts.enable(Msix, 4), { message: 'watch refused' });
   clean('the third cannot be watched');
+  kernel.refuse('watch', EINVAL, 2);
+  kernel.refuse('close', EIO, 1);
+  t.throws(() => interrupts.enable(Msix, 4), { name: 'AggregateError', errors: [{ code: 'EIO' }, Error] });
+  clean('nor can the first be closed in order');
   kernel.close(kernel.fd);
 });
 

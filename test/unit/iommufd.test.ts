@@ -1,11 +1,11 @@
 // The requests of /dev/iommu, byte by byte, and what is refused before any is made. Offsets are those of the kernel's
 // header, written out here.
 import t from 'tap';
+import { EACCES, EBUSY, EINVAL, EMSGSIZE, ENOENT } from '../../bindings/uapi/errno.js';
 import { type Iova, iova } from '../../src/address.js';
 import { Hwpt } from '../../src/iommufd/hwpt.js';
 import type { Ioas } from '../../src/iommufd/ioas.js';
 import { Iommufd, RlimitMode } from '../../src/iommufd/iommufd.js';
-import { EACCES, EBUSY, EINVAL, EMSGSIZE, ENOENT } from './support/errno.js';
 import { FakeIommufd, fakeSpace } from './support/fake-iommufd.js';
 import { openDescriptors } from './support/holdings.js';
 
@@ -208,7 +208,7 @@ t.test('lifetimes', async t => {
   t.same(kernel.calls, []);
 
   const second = iommufd.allocIoas();
-  const hwpt = new Hwpt(second, 77);
+  const hwpt = new Hwpt(second, 77, 0, 'device');
   t.equal(hwpt.id, 77);
   t.throws(() => hwpt[Symbol.dispose](), { code: 'ENOENT' });
   t.equal(hwpt.id, 77, 'still there when it could not be destroyed');

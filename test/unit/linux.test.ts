@@ -1,12 +1,26 @@
 // The real system calls: none of these needs privileges or a device. What cannot be passed must be refused before the
 // foreign-function layer truncates it; some of that would end the process, and is tried in another one.
 import { constants } from 'node:buffer';
+import { execFileSync } from 'node:child_process';
 import { existsSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setImmediate as turn } from 'node:timers/promises';
 import t from 'tap';
 import { linux } from '../../bindings/linux.js';
+import {
+  EACCES,
+  EBADF,
+  EINVAL,
+  EISDIR,
+  EMSGSIZE,
+  ENOENT,
+  ENOMEM,
+  ENOSYS,
+  ENOTDIR,
+  ENOTTY,
+  EPERM,
+} from '../../bindings/uapi/errno.js';
 import { EFD_NONBLOCK } from '../../bindings/uapi/eventfd.js';
 import {
   F_ADD_SEALS,
@@ -15,6 +29,7 @@ import {
   F_SEAL_SEAL,
   F_SEAL_SHRINK,
 } from '../../bindings/uapi/fcntl.js';
+import { KEXEC_FILE_NO_INITRAMFS } from '../../bindings/uapi/kexec.js';
 import { MFD_ALLOW_SEALING, MFD_CLOEXEC } from '../../bindings/uapi/memfd.js';
 import {
   MADV_DONTFORK,
@@ -27,7 +42,6 @@ import {
 import { createSealedMemfd, PageSize } from '../../src/memory/memfd.js';
 import { linuxModule, runScript } from './support/child.js';
 import { DelegatingKernel } from './support/delegating-kernel.js';
-import { EACCES, EBADF, EINVAL, EISDIR, ENOENT, ENOMEM, ENOTDIR, ENOTTY, EPERM } from './support/errno.js';
 import { mappings, openDescriptors } from './support/holdings.js';
 
 const kernel = linux();
@@ -363,6 +377,51 @@ t.test('small files, directories and links', async t => {
     kernel.readText(directory);
   }
   t.equal(openDescriptors(), before, 'nothing stays open');
+});
+
+// How sockets behave is in sim-sockets.test.ts, for this kernel and the simulated one.
+t.test('a message with more descriptors than the process may have', async t => {
+  const source = `
+    import { readdirSync } from 'node:fs';
+    import { linux } from ${JSON.stringify(linuxModule)};
+    const kernel = linux();
+    const [one, other] = kernel.socketPair(5);
+    const buffer = new Uint8Array(4);
+    const open = () => readdirSync('/proc/self/fd').length;
+    const before = open();
+    const results = [kernel.sendMessage(one, Uint8Array.of(1), new Array(100).fill(0))];
+    results.push(kernel.receiveMessage(other, buffer), open() - before);
+    kernel.sendMessage(one, Uint8Array.of(1), [0]);
+    const { length, fds } = kernel.receiveMessage(other, buffer);
+    console.log(...results, length, fds.length);`;
+  const limited = 'ulimit -n 100; exec "$0" --input-type=module --eval "$1"';
+  const output = execFileSync('sh', ['-c', limited, process.execPath, source], { encoding: 'utf8' });
+  t.equal(output, `1 ${-EMSGSIZE} 0 1 1\n`, 'it is gone, and none of them stays open');
+});
+
+// Only what cannot load a kernel, or start one.
+t.test('kexec', async t => {
+  const refused = [EPERM, ENOSYS];
+  const load = (flags: number): number => -kernel.kexecFileLoad(-1, -1, 'quiet', flags);
+  t.ok([EBADF, ...refused].includes(load(KEXEC_FILE_NO_INITRAMFS)));
+  t.ok([EINVAL, ...refused].includes(load(0x4000_0000)));
+  for (const bad of [-2, 0.5, 2 ** 31]) {
+    t.throws(() => kernel.kexecFileLoad(bad, -1, '', 0), RangeError);
+    t.throws(() => kernel.kexecFileLoad(-1, bad, '', 0), RangeError);
+  }
+  for (const bad of [-1, 0.5, 2 ** 53]) t.throws(() => kernel.kexecFileLoad(-1, -1, '', bad), RangeError);
+  t.throws(() => kernel.kexecFileLoad(-1, -1, 'a\0b', 0), RangeError);
+  for (const bad of [0.5, 2 ** 32, -(2 ** 31) - 1, Number.NaN]) {
+    t.throws(() => kernel.reboot(bad), RangeError);
+  }
+  for (const bad of [undefined, null, {}]) {
+    const wrong = bad as unknown as number;
+    t.throws(() => kernel.kexecFileLoad(wrong, -1, '', 0), TypeError);
+    t.throws(() => kernel.kexecFileLoad(-1, wrong, '', 0), TypeError);
+    t.throws(() => kernel.kexecFileLoad(-1, -1, wrong as unknown as string, 0), TypeError);
+    t.throws(() => kernel.kexecFileLoad(-1, -1, '', wrong), TypeError);
+    t.throws(() => kernel.reboot(wrong), TypeError);
+  }
 });
 
 t.test('arguments that cannot be passed', async t => {

@@ -4,7 +4,8 @@ import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import t from 'tap';
 import type { Command } from '../../src/drivers/nvme/command.js';
-import { type Pending, QueuePair, type Transfer } from '../../src/drivers/nvme/queue-pair.js';
+import { SlotState, type Transfer } from '../../src/drivers/nvme/journal.js';
+import { type Pending, QueuePair } from '../../src/drivers/nvme/queue-pair.js';
 import { DEVICE_PAGE } from '../../src/memory/device-pages.js';
 import { DmaArena } from '../../src/memory/dma-memory.js';
 import type { Region } from '../../src/vfio/region.js';
@@ -23,15 +24,28 @@ class Issued implements Pending {
   readonly queue: QueuePair;
   readonly slot: number;
   readonly command: Command;
+  readonly transfer: Transfer | undefined;
+  readonly tag = 0n;
+  readonly internal = false;
+  readonly holdsSlot = false;
+  readonly timeout = 0;
+  readonly reissue = true;
+  resets = 0;
   deadline = 0;
   aborting: unknown;
   readonly completions: Completion[] = [];
   readonly cancellations: unknown[] = [];
 
-  constructor(queue: QueuePair, slot: number, command: Command = { opcode: 2 }) {
+  constructor(queue: QueuePair, slot: number, command: Command = { opcode: 2 }, transfer?: Transfer) {
     this.queue = queue;
     this.slot = slot;
     this.command = command;
+    this.transfer = transfer;
+  }
+
+  /** How the controller knows it, once it is submitted. */
+  get id(): number {
+    return this.queue.commandId(this.slot);
   }
 
   complete(status: number, result: number): void {
@@ -78,6 +92,7 @@ function setUp(options: {
     memory,
   });
   const model = new NvmeQueueModel([memory], {
+    id,
     entries,
     submission: queue.submissionBuffer.deviceAddress(),
     completion: queue.completionBuffer.deviceAddress(),
@@ -126,7 +141,7 @@ t.test('the entry of a command', async t => {
   t.same([...slots].sort(), [0, 1, 2]);
   queue.submit(new Issued(queue, slots[2]!, command));
   t.same(model.entry(0), [
-    (0x81 | (slots[2]! << 16)) >>> 0,
+    (0x81 | (queue.commandId(slots[2]!) << 16)) >>> 0,
     0xffff_fffe,
     0,
     0,
@@ -144,7 +159,11 @@ t.test('the entry of a command', async t => {
     0,
   ]);
   queue.submit(new Issued(queue, slots[0]!, { opcode: 0 }));
-  t.same(model.entry(1), [slots[0]! << 16, ...new Array<number>(15).fill(0)], 'what is not given is zero');
+  t.same(
+    model.entry(1),
+    [queue.commandId(slots[0]!) << 16, ...new Array<number>(15).fill(0)],
+    'what is not given is zero',
+  );
   t.same(
     doorbells,
     [
@@ -153,7 +172,7 @@ t.test('the entry of a command', async t => {
     ],
     'the submission doorbell of queue 3',
   );
-  model.complete(slots[2]!, 0x4002, 0xdead_beef);
+  model.complete(queue.commandId(slots[2]!), 0x4002, 0xdead_beef);
   t.equal(queue.drain(), true);
   t.same(doorbells.at(-1), [0x1000 + 7 * 16, 1], 'its completion doorbell');
   dispose();
@@ -170,7 +189,7 @@ t.test('the largest command identifier', async t => {
   const last = new Issued(queue, slot, { opcode: 0xff });
   queue.submit(last);
   t.equal(model.entry(0)[0], 0xfffe_00ff);
-  model.complete(slot, 0x7fff, 0xffff_ffff);
+  model.complete(last.id, 0x7fff, 0xffff_ffff);
   t.equal(queue.drain(), true);
   t.same(last.completions, [{ status: 0x7fff, result: 0xffff_ffff }]);
   dispose();
@@ -198,6 +217,7 @@ t.test('PRP entries lead to exactly the bytes of the transfer', async t => {
       memory,
     });
     const model = new NvmeQueueModel([memory], {
+      id: 1,
       entries,
       submission: queue.submissionBuffer.deviceAddress(),
       completion: queue.completionBuffer.deviceAddress(),
@@ -234,9 +254,9 @@ t.test('PRP entries lead to exactly the bytes of the transfer', async t => {
     fc.assert(
       fc.property(fc.array(anyTransfer, { minLength: 1, maxLength: 3 }), transfers => {
         const issued = transfers.map(transfer => {
-          const command = new Issued(queue, queue.tryAcquire());
+          const command = new Issued(queue, queue.tryAcquire(), { opcode: 2 }, transfer);
           const at = model.nextEntry();
-          queue.submit(command, transfer);
+          queue.submit(command);
           return { command, transfer, at };
         });
         // Only now: a list must not be disturbed by the ones after it.
@@ -248,9 +268,10 @@ t.test('PRP entries lead to exactly the bytes of the transfer', async t => {
         const pages = issued.flatMap(({ transfer, at }) => model.walk(at, transfer.length).lists);
         assert.equal(new Set(pages).size, pages.length, 'every list page has one owner');
         for (const { command } of issued) {
-          model.complete(command.slot, 0, command.slot);
+          model.complete(command.id, 0, command.slot);
           assert.ok(queue.drain());
           assert.deepEqual(command.completions, [{ status: 0, result: command.slot }]);
+          queue.forgetTold();
         }
       }),
       { numRuns: 400 },
@@ -289,7 +310,7 @@ t.test('completions over many laps', async t => {
             const portion = order % (count + 1);
             for (const part of [shuffled.slice(0, portion), shuffled.slice(portion)]) {
               for (const command of part)
-                model.complete(command.slot, command.command.opcode, serial ^ command.slot);
+                model.complete(command.id, command.command.opcode, serial ^ command.slot);
               const before = doorbells.length;
               assert.equal(queue.drain(), true);
               assert.deepEqual(
@@ -304,6 +325,8 @@ t.test('completions over many laps', async t => {
               ]);
               completed++;
             }
+            assert.equal(queue.outstanding, count, 'their slots are not to be had in the same turn');
+            queue.forgetTold();
             assert.equal(queue.outstanding, 0);
           }
         },
@@ -320,9 +343,10 @@ t.test('a full completion queue is taken in one go', async t => {
   for (let lap = 0; lap < 5; lap++) {
     const issued = Array.from({ length: 7 }, () => new Issued(queue, queue.tryAcquire()));
     for (const command of issued) queue.submit(command);
-    for (const command of issued) model.complete(command.slot, 0, 0);
+    for (const command of issued) model.complete(command.id, 0, 0);
     t.equal(queue.drain(), true);
     t.ok(issued.every(command => command.completions.length === 1));
+    queue.forgetTold();
   }
   dispose();
 });
@@ -340,13 +364,40 @@ t.test('completions of what was not submitted', async t => {
   t.equal(queue.drain(), false, 'a slot that was taken but not submitted');
   t.equal(queue.outstanding, 2, 'no slot was returned for them');
   model.complete(0xeeee, 0, 0);
-  model.complete(command.slot, 0, 5);
+  model.complete(command.id, 0, 5);
   t.equal(queue.drain(), false, 'reported although a good one follows');
   t.same(command.completions, [{ status: 0, result: 5 }], 'which is delivered');
-  model.complete(command.slot, 0, 5);
+  model.complete(command.id, 0, 5);
   t.equal(queue.drain(), false, 'the same one twice');
   t.equal(command.completions.length, 1);
   t.equal(queue.drain(), true, 'and then all is quiet');
+  dispose();
+});
+
+t.test('completions that are not the command’s own', async t => {
+  const { queue, model, dispose } = setUp({ entries: 4, id: 2 });
+  const submit = (slot: number): Issued => {
+    const command = new Issued(queue, slot);
+    queue.submit(command);
+    model.nextEntry();
+    return command;
+  };
+  const first = submit(queue.tryAcquire());
+  const { id } = first;
+  model.complete(id, 0, 1);
+  t.equal(queue.drain(), true);
+  queue.forgetTold();
+  const second = submit(queue.tryAcquire());
+  t.equal(second.slot, first.slot, 'the same slot again');
+  model.complete(id, 0, 2);
+  t.equal(queue.drain(), false, 'the first one once more');
+  t.strictSame(second.completions, [], 'does not complete the second');
+  model.complete(second.id, 0, 3, 1);
+  t.equal(queue.drain(), false, 'a completion that speaks of another queue');
+  t.strictSame(second.completions, []);
+  model.complete(second.id, 0, 4);
+  t.equal(queue.drain(), true);
+  t.strictSame(second.completions, [{ status: 0, result: 4 }]);
   dispose();
 });
 
@@ -387,17 +438,19 @@ t.test('slots are never handed out twice', async t => {
           } else {
             const command = pick(inFlight, choice);
             if (!command) continue;
-            model.complete(command.slot, 0, 0);
+            model.complete(command.id, 0, 0);
             assert.ok(queue.drain());
             assert.equal(command.completions.length, 1);
             assert.ok(!queue.holds(command));
+            queue.forgetTold();
           }
           assert.equal(queue.outstanding, held.length + inFlight.length);
           assert.deepEqual(new Set(queue.inFlight()), new Set(inFlight));
         }
         for (const slot of held) queue.release(slot);
-        for (const command of inFlight) model.complete(command.slot, 0, 0);
+        for (const command of inFlight) model.complete(command.id, 0, 0);
         assert.ok(queue.drain());
+        queue.forgetTold();
         assert.equal(queue.outstanding, 0);
       },
     ),
@@ -448,7 +501,7 @@ t.test('completions that are taken without telling the controller', async t => {
   const { queue, model, doorbells, dispose } = setUp({ entries: 4 });
   const command = new Issued(queue, queue.tryAcquire());
   queue.submit(command);
-  model.complete(command.slot, 0, 9);
+  model.complete(command.id, 0, 9);
   const { length } = doorbells;
   t.equal(queue.drain(false), true);
   t.same(command.completions, [{ status: 0, result: 9 }]);
@@ -460,8 +513,9 @@ t.test('taking commands away', async t => {
   const { queue, model, dispose } = setUp({ entries: 5 });
   const issued = Array.from({ length: 3 }, () => new Issued(queue, queue.tryAcquire()));
   for (const command of issued) queue.submit(command);
-  model.complete(issued[1]!.slot, 0, 0);
+  model.complete(issued[1]!.id, 0, 0);
   queue.drain();
+  queue.forgetTold();
   queue.tryAcquire();
   queue.tryAcquire();
   const waiting = queue.acquire();
@@ -469,6 +523,9 @@ t.test('taking commands away', async t => {
   t.same(issued[0]!.cancellations, [`slot ${issued[0]!.slot}`]);
   t.same(issued[1]!.cancellations, [], 'a completed one is not cancelled');
   t.same(issued[2]!.cancellations, [`slot ${issued[2]!.slot}`]);
+  t.match(queue.journal.record(issued[2]!.slot), { state: SlotState.Completed, status: 8 });
+  queue.forgetTold();
+  t.ok(queue.journal.isFree(issued[2]!.slot));
   t.equal(queue.outstanding, 3, 'their slots are back, one of them with who waited for it');
   t.ok((await waiting) >= 0);
   t.same([...queue.inFlight()], []);
@@ -480,10 +537,10 @@ t.test('taking commands away', async t => {
   const slot = queue.tryAcquire();
   const command = new Issued(queue, slot, { opcode: 0x42 });
   queue.submit(command);
-  t.equal(model.entry(0)[0], (0x42 | (slot << 16)) >>> 0);
+  t.equal(model.entry(0)[0], (0x42 | (command.id << 16)) >>> 0);
   t.equal(queue.drain(), true, 'no old completion is mistaken for a new one');
   t.same(command.completions, []);
-  model.complete(slot, 0, 1);
+  model.complete(command.id, 0, 1);
   t.equal(queue.drain(), true);
   t.same(command.completions, [{ status: 0, result: 1 }]);
   dispose();

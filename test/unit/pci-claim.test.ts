@@ -1,11 +1,11 @@
 // Taking a device from its driver and giving it back, against a tree in memory that reacts as the kernel does. Whatever
 // goes wrong, the device must be back where it was.
 import t from 'tap';
+import { EACCES, EIO } from '../../bindings/uapi/errno.js';
 import { DeviceErrorCode } from '../../src/errors.js';
 import { pciAddress } from '../../src/pci/address.js';
 import { claim } from '../../src/pci/claim.js';
 import { findMounts } from '../../src/pci/mounts.js';
-import { EACCES, EIO } from './support/errno.js';
 import { type FakeDeviceOptions, FakeSysfs } from './support/fake-sysfs.js';
 
 const ADDRESS = '0000:00:04.0';

@@ -1,8 +1,8 @@
 // PCI addresses, and what sysfs tells of devices, against a tree in memory.
 import t from 'tap';
+import { EACCES, EIO } from '../../bindings/uapi/errno.js';
 import { isPciAddress, pciAddress } from '../../src/pci/address.js';
 import { groupMembers, listPciDevices, readPciDevice } from '../../src/pci/devices.js';
-import { EACCES, EIO } from './support/errno.js';
 import { FakeSysfs } from './support/fake-sysfs.js';
 
 const ADDRESS = '0000:00:04.0';

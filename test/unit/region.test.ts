@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import t from 'tap';
+import { EACCES, EIO, ENODEV, ENOMEM } from '../../bindings/uapi/errno.js';
 import {
   VFIO_REGION_INFO_CAP_SPARSE_MMAP,
   VFIO_REGION_INFO_FLAG_MMAP,
@@ -13,7 +14,6 @@ import {
 import { DeviceErrorCode } from '../../src/errors.js';
 import { queryRegion, Region } from '../../src/vfio/region.js';
 import { runScript } from './support/child.js';
-import { EACCES, EIO, ENODEV, ENOMEM } from './support/errno.js';
 import { FakeVfioDevice, regionOffset } from './support/fake-vfio.js';
 
 const RW = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE;

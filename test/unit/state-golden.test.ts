@@ -2,10 +2,10 @@
 // byte. For how to add one see test/support/golden-states.ts.
 import { readFileSync } from 'node:fs';
 import t from 'tap';
-import { decodeState } from '../../src/keepalive/decode-state.js';
-import { encodeState } from '../../src/keepalive/encode-state.js';
-import { exportRfc, importRfc } from '../../src/keepalive/rfc.js';
-import { RecordType } from '../../src/keepalive/saved-state.js';
+import { decodeState } from '../../src/keepalive/state/decode-state.js';
+import { encodeState } from '../../src/keepalive/state/encode-state.js';
+import { exportRfc, importRfc } from '../../src/keepalive/state/rfc.js';
+import { RecordType } from '../../src/keepalive/state/saved-state.js';
 import { type FlatNode, readFlatTree } from '../support/flat-tree.js';
 import { FROM_DTC, goldenFile, goldenRfc, goldenStates } from '../support/golden-states.js';
 import { plain } from '../support/random-state.js';

@@ -2,10 +2,10 @@
 import assert from 'node:assert/strict';
 import t from 'tap';
 import type { Iova } from '../../src/address.js';
-import { AreaTable, type SavedArea } from '../../src/keepalive/area-table.js';
-import { FdtValue } from '../../src/keepalive/fdt-value.js';
-import { exportRfc, importRfc, type RfcState } from '../../src/keepalive/rfc.js';
-import type { State } from '../../src/keepalive/saved-state.js';
+import { AreaTable, type SavedArea } from '../../src/keepalive/state/area-table.js';
+import { FdtValue } from '../../src/keepalive/state/fdt-value.js';
+import { exportRfc, importRfc, type RfcState } from '../../src/keepalive/state/rfc.js';
+import type { State } from '../../src/keepalive/state/saved-state.js';
 import { type FlatNode, readFlatTree } from '../support/flat-tree.js';
 import { layOutFlatTree } from '../support/flat-tree-writer.js';
 import { goldenStates } from '../support/golden-states.js';

@@ -4,13 +4,13 @@ import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import t, { type Test } from 'tap';
 import type { Iova, PhysicalAddress } from '../../src/address.js';
-import { decodeState, decodeStateInPieces } from '../../src/keepalive/decode-state.js';
-import { encodeState } from '../../src/keepalive/encode-state.js';
-import { ExtentTable } from '../../src/keepalive/extent-table.js';
-import { FdtValue } from '../../src/keepalive/fdt-value.js';
-import { MappingTable } from '../../src/keepalive/mapping-table.js';
-import type { SavedArena, State } from '../../src/keepalive/saved-state.js';
-import { StateError } from '../../src/keepalive/state-error.js';
+import { decodeState, decodeStateInPieces } from '../../src/keepalive/state/decode-state.js';
+import { encodeState } from '../../src/keepalive/state/encode-state.js';
+import { ExtentTable } from '../../src/keepalive/state/extent-table.js';
+import { FdtValue } from '../../src/keepalive/state/fdt-value.js';
+import { MappingTable } from '../../src/keepalive/state/mapping-table.js';
+import type { SavedArena, State } from '../../src/keepalive/state/saved-state.js';
+import { StateError } from '../../src/keepalive/state/state-error.js';
 import { PageSize } from '../../src/memory/memfd.js';
 import { type EditableNode, edit } from '../support/edit-state.js';
 import { type FlatNode, readFlatTree, reseal, slowCrc32c } from '../support/flat-tree.js';
@@ -182,7 +182,7 @@ t.test('what is not known and not required is kept', async t => {
     root
       .child('iommufd')
       .set('shade', new Uint8Array(0))
-      .add('hwpt-0', { compatible: string('iommufd,hwpt-v1') });
+      .add('fault-queue-0', { compatible: string('iommufd,fault-queue-v1') });
     root.child('iommufd').child('ioas-0').set('huge', new Uint8Array(0)).add('more');
     root
       .child('device')
@@ -808,6 +808,13 @@ t.test('what is no state is not encoded', async t => {
     ],
     ['an unknown interface', with_({ devices: [{ ...device, interface: 'uio' }] }), /interface/],
     ['a vendor of 17 bits', with_({ devices: [{ ...device, vendorId: 0x10000 }] }), /vendorId/],
+    [
+      'no such place',
+      with_({
+        arenas: [{ ...arena, place: { iommufd: 7, ioas: 1, iova: 0n as Iova } }, ...all.arenas.slice(1)],
+      }),
+      /no IOAS/,
+    ],
     ['no such IOAS', with_({ devices: [{ ...device, addressSpace: { iommufd: 7, ioas: 1 } }] }), /no IOAS/],
     ['two drivers', with_({ drivers: [driver, driver] }), /second driver/],
     ['a driver of no type', with_({ drivers: [{ ...driver, compatible: '' }] }), /compatible/],
@@ -939,7 +946,7 @@ t.test('tables', async t => {
 });
 
 t.test('memory does not grow with the number of mappings beyond the output', async t => {
-  const module = (path: string): string => new URL(`../../src/keepalive/${path}`, import.meta.url).href;
+  const module = (path: string): string => new URL(`../../src/keepalive/state/${path}`, import.meta.url).href;
   const { code, stdout, stderr } = await runScript(
     `
     import { decodeStateInPieces } from '${module('decode-state.js')}';

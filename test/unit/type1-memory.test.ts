@@ -1,5 +1,6 @@
 // DMA memory in a legacy container, where the library itself chooses the IOVAs.
 import t from 'tap';
+import { EBUSY, EINVAL, ENOMEM, EPERM } from '../../bindings/uapi/errno.js';
 import {
   VFIO_DMA_MAP_FLAG_READ,
   VFIO_DMA_MAP_FLAG_WRITE,
@@ -10,7 +11,6 @@ import { iova } from '../../src/address.js';
 import { DeviceErrorCode } from '../../src/errors.js';
 import { DmaArena, EphemeralMemory } from '../../src/memory/dma-memory.js';
 import { Type1Container } from '../../src/vfio/type1-container.js';
-import { EBUSY, EINVAL, ENOMEM, EPERM } from './support/errno.js';
 import { FakeContainer } from './support/fake-container.js';
 import { openDescriptors } from './support/holdings.js';
 

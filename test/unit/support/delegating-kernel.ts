@@ -6,6 +6,7 @@
  */
 import { linux } from '../../../bindings/linux.js';
 import type { SyscallResult, Syscalls, Watch } from '../../../bindings/syscalls.js';
+import { EPERM } from '../../../bindings/uapi/errno.js';
 
 export class DelegatingKernel implements Syscalls {
   /** The name of every call made, in order; of an ioctl, the name of the request. */
@@ -101,6 +102,10 @@ export class DelegatingKernel implements Syscalls {
     return this.#run('ftruncate', () => this.real.ftruncate(fd, length));
   }
 
+  fchmod(fd: number, mode: number): SyscallResult {
+    return this.#run('fchmod', () => this.real.fchmod(fd, mode));
+  }
+
   memfdCreate(name: string, flags: number): SyscallResult {
     return this.#run('memfdCreate', () => this.real.memfdCreate(name, flags));
   }
@@ -157,5 +162,54 @@ export class DelegatingKernel implements Syscalls {
 
   access(path: string, mode: number): SyscallResult {
     return this.#run('access', () => this.real.access(path, mode));
+  }
+
+  socket(type: number): SyscallResult {
+    return this.#run('socket', () => this.real.socket(type));
+  }
+
+  socketPair(type: number): readonly [number, number] | SyscallResult {
+    return this.#run('socketPair', () => this.real.socketPair(type));
+  }
+
+  bind(fd: number, path: string): SyscallResult {
+    return this.#run('bind', () => this.real.bind(fd, path));
+  }
+
+  listen(fd: number, backlog: number): SyscallResult {
+    return this.#run('listen', () => this.real.listen(fd, backlog));
+  }
+
+  accept(fd: number): SyscallResult {
+    return this.#run('accept', () => this.real.accept(fd));
+  }
+
+  connect(fd: number, path: string): SyscallResult {
+    return this.#run('connect', () => this.real.connect(fd, path));
+  }
+
+  sendMessage(fd: number, bytes: Uint8Array, fds: readonly number[]): SyscallResult {
+    return this.#run('sendMessage', () => this.real.sendMessage(fd, bytes, fds));
+  }
+
+  receiveMessage(
+    fd: number,
+    buffer: Uint8Array,
+  ): { readonly length: number; readonly fds: readonly number[] } | SyscallResult {
+    return this.#run('receiveMessage', () => this.real.receiveMessage(fd, buffer));
+  }
+
+  unlink(path: string): SyscallResult {
+    return this.#run('unlink', () => this.real.unlink(path));
+  }
+
+  /** Refused: the machine of a test goes on. */
+  kexecFileLoad(_kernel: number, _initrd: number, _commandLine: string, _flags: number): SyscallResult {
+    return this.#enter('kexecFileLoad') || -EPERM;
+  }
+
+  /** Refused: the machine of a test goes on. */
+  reboot(_command: number): SyscallResult {
+    return this.#enter('reboot') || -EPERM;
   }
 }

@@ -1,9 +1,9 @@
 /** A model of a legacy VFIO container with its groups: mappings by IOVA, and the ranges it reports. @module */
 import type { SyscallResult } from '../../../bindings/syscalls.js';
+import { EEXIST, EINVAL, ENOTTY } from '../../../bindings/uapi/errno.js';
 import { encodeList } from '../../../bindings/uapi/struct.js';
 import * as uapi from '../../../bindings/uapi/vfio.js';
 import { DelegatingKernel } from './delegating-kernel.js';
-import { EEXIST, EINVAL, ENOTTY } from './errno.js';
 
 const names = new Map<number, string>(
   [

@@ -5,12 +5,12 @@
  * @module
  */
 import type { SyscallResult } from '../../../bindings/syscalls.js';
+import { EBUSY, EEXIST, EINVAL, EMSGSIZE, ENOENT, ENOTTY, EOPNOTSUPP } from '../../../bindings/uapi/errno.js';
 import * as uapi from '../../../bindings/uapi/iommufd.js';
 import { decodeList, encodeList } from '../../../bindings/uapi/struct.js';
 import type { Ioas } from '../../../src/iommufd/ioas.js';
 import { Iommufd } from '../../../src/iommufd/iommufd.js';
 import { DelegatingKernel } from './delegating-kernel.js';
-import { EBUSY, EEXIST, EINVAL, EMSGSIZE, ENOENT, ENOTTY, EOPNOTSUPP } from './errno.js';
 
 const PAGE = 4096n;
 const U64_MAX = 0xffff_ffff_ffff_ffffn;

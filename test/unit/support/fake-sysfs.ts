@@ -6,8 +6,8 @@
  */
 import { posix } from 'node:path';
 import type { SyscallResult } from '../../../bindings/syscalls.js';
+import { EACCES, EINVAL, EISDIR, ELOOP, ENODEV, ENOENT, ENOTDIR } from '../../../bindings/uapi/errno.js';
 import { DelegatingKernel } from './delegating-kernel.js';
-import { EACCES, EINVAL, EISDIR, ELOOP, ENODEV, ENOENT, ENOTDIR } from './errno.js';
 
 type Directory = Map<string, Node>;
 type Node =
@@ -130,6 +130,21 @@ export class FakeSysfs extends DelegatingKernel {
     const found = this.#resolve(path, true);
     if (typeof found === 'number') return found;
     return found.node.kind === 'file' ? found.node.text : -EISDIR;
+  }
+
+  /** Files below /sys and /proc come from the tree, a byte for each character; all others are those of this machine. */
+  protected override openFile(path: string, flags: number): SyscallResult {
+    if (!/^\/(?:sys|proc)\//.test(path)) return super.openFile(path, flags);
+    const refused = this.#denied(path, 'read');
+    if (refused) return refused;
+    const found = this.#resolve(path, true);
+    if (typeof found === 'number') return found;
+    if (found.node.kind !== 'file') return -EISDIR;
+    const fd = this.real.memfdCreate('sysfs', 0);
+    if (fd < 0) throw new Error(`no memfd for ${path}`);
+    const bytes = Buffer.from(found.node.text, 'latin1');
+    if (bytes.length > 0) this.real.pwrite(fd, bytes, 0);
+    return fd;
   }
 
   override readDirectory(path: string): string[] | SyscallResult {

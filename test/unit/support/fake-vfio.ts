@@ -5,10 +5,10 @@
  * @module
  */
 import type { SyscallResult } from '../../../bindings/syscalls.js';
+import { EINVAL, ENOTTY } from '../../../bindings/uapi/errno.js';
 import { encodeList } from '../../../bindings/uapi/struct.js';
 import * as uapi from '../../../bindings/uapi/vfio.js';
 import { DelegatingKernel } from './delegating-kernel.js';
-import { EINVAL, ENOTTY } from './errno.js';
 
 /** Where vfio-pci puts region `index` in the device's file. */
 export const regionOffset = (index: number): number => index * 2 ** 40;

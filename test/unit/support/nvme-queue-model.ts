@@ -12,6 +12,8 @@ const PAGE = BigInt(DEVICE_PAGE);
 const LIST_ENTRIES = DEVICE_PAGE / 8;
 
 export interface QueueAddresses {
+  /** The submission queue's number. */
+  readonly id: number;
   readonly entries: number;
   /** Device addresses of the two queues, which are contiguous. */
   readonly submission: bigint;
@@ -102,12 +104,12 @@ export class NvmeQueueModel {
   }
 
   /** Completes a command. */
-  complete(id: number, status: number, result: number): void {
+  complete(id: number, status: number, result: number, queue = this.#queue.id): void {
     const at = this.#queue.completion + BigInt(16 * this.completionTail);
     const view = this.#page(at);
     const offset = Number(at % PAGE);
     view.setUint32(offset, result >>> 0, true);
-    view.setUint32(offset + 8, this.#head, true);
+    view.setUint32(offset + 8, ((queue << 16) | this.#head) >>> 0, true);
     view.setUint32(offset + 12, ((status << 17) | (this.#phase << 16) | id) >>> 0, true);
     this.completionTail++;
     if (this.completionTail < this.#queue.entries) return;
