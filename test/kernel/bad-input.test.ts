@@ -7,7 +7,7 @@ import { NvmeController } from 'iommufd/nvme';
 import t from 'tap';
 import { address } from '../vm/topology.js';
 import { nothingLeaked, snapshot } from './support/leaks.js';
-import { isLegacy, isNoiommu, profile } from './support/nvme.js';
+import { isLegacy, isNoiommu, profile } from './support/profile.js';
 
 const noiommu = isNoiommu;
 const driverOf = (bdf: string): string | undefined => readPciDevice(bdf).driver;

@@ -8,7 +8,7 @@ import t from 'tap';
 import { random } from '../support/random.js';
 import { address, nvmeA } from '../vm/topology.js';
 import { nothingLeaked, snapshot } from './support/leaks.js';
-import { isNoiommu, profile } from './support/nvme.js';
+import { isNoiommu, profile } from './support/profile.js';
 
 const main = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 const accept = isNoiommu ? ['--noiommu'] : [];

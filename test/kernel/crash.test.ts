@@ -7,7 +7,8 @@ import { readPciDevice } from 'iommufd';
 import t from 'tap';
 import { random } from '../support/random.js';
 import { nvmeA } from '../vm/topology.js';
-import { isNoiommu, profile, withNvme } from './support/nvme.js';
+import { withNvme } from './support/nvme.js';
+import { isNoiommu, profile } from './support/profile.js';
 
 const program = fileURLToPath(new URL('./support/write-forever.js', import.meta.url));
 const ROUNDS = 10;

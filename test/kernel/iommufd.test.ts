@@ -3,19 +3,19 @@ import {
   allocateIova,
   claim,
   DmaArena,
+  defaultKernel,
   EphemeralMemory,
   Hwpt,
   Ioas,
   Iommufd,
   iova,
-  linux,
   openDevice,
   PageSize,
 } from 'iommufd';
 import t from 'tap';
 import { address } from '../vm/topology.js';
 import { nothingLeaked, snapshot } from './support/leaks.js';
-import { isNoiommu, profile } from './support/nvme.js';
+import { isNoiommu, profile } from './support/profile.js';
 
 const PAGE = 4096;
 const MIB = 2 ** 20;
@@ -27,8 +27,8 @@ t.test(`iommufd, ${profile}`, async t => {
     using a = iommufd.allocIoas();
     using b = iommufd.allocIoas();
     t.not(a.id, b.id);
-    const memory = linux().memfdCreate('test', 1);
-    t.equal(linux().ftruncate(memory, 4 * MIB), 0);
+    const memory = defaultKernel().memfdCreate('test', 1);
+    t.equal(defaultKernel().ftruncate(memory, 4 * MIB), 0);
 
     const chosen = allocateIova(a, MIB);
     a.mapFile({ fd: memory, length: MIB }, chosen);
@@ -78,7 +78,7 @@ t.test(`iommufd, ${profile}`, async t => {
     t.equal(iommufd.rlimitMode, 0);
     a[Symbol.dispose]();
     t.throws(() => a.mapFile({ fd: memory, length: PAGE }, free), { name: 'DisposedError' });
-    linux().close(memory);
+    defaultKernel().close(memory);
   });
 
   await t.test('with a device', async t => {

@@ -6,7 +6,8 @@ import t from 'tap';
 import { monitor } from '../vm/monitor.js';
 import { nvmeA, nvmeB } from '../vm/topology.js';
 import { nothingLeaked, snapshot } from './support/leaks.js';
-import { profile, withNvme } from './support/nvme.js';
+import { withNvme } from './support/nvme.js';
+import { profile } from './support/profile.js';
 
 const pattern = (length: number, seed: number): Uint8Array =>
   Uint8Array.from({ length }, (_, index) => (index * 31 + seed) & 0xff);

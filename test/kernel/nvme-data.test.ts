@@ -11,7 +11,8 @@ import t from 'tap';
 import { random } from '../support/random.js';
 import { guestEnv, nvmeA } from '../vm/topology.js';
 import { nothingLeaked, snapshot } from './support/leaks.js';
-import { profile, withNvme } from './support/nvme.js';
+import { withNvme } from './support/nvme.js';
+import { profile } from './support/profile.js';
 
 const QUEUE_DEPTH = 32;
 const MAX_TRANSFER = 4 * 2 ** 20;

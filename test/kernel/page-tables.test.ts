@@ -35,9 +35,9 @@ import {
   type TableFormat,
 } from './support/kernel-tables.js';
 import { nothingLeaked, snapshot } from './support/leaks.js';
-import { profile } from './support/nvme.js';
 import { buildTable, entriesOf, keptTables, type Operation, openDump } from './support/our-table.js';
 import { physicalRuns, readPhysical } from './support/physical.js';
+import { profile } from './support/profile.js';
 
 const PAGE = 4096;
 const MIB = 2 ** 20;
@@ -351,7 +351,7 @@ t.test(`page tables, ${profile}`, async t => {
     });
   });
 
-  await t.test('hundreds of random mappings, then without some of them', async t => {
+  await t.test('a hundred and more random mappings, then without some of them', async t => {
     await withTwins(twins => {
       const sources = [twins.arena(2 * MIB), twins.arena(8 * MIB, { pageSize: PageSize.Huge2M })];
       const base = 0x1_0000_0000n;
@@ -372,11 +372,11 @@ t.test(`page tables, ${profile}`, async t => {
           mapped.push({ at, length: memory.length });
         }
       };
-      mapSome(0, 300);
+      mapSome(0, 120);
       same(t, twins);
-      for (const { at, length } of rng.shuffle(mapped).splice(0, 150)) twins.unmap(at, length);
+      for (const { at, length } of rng.shuffle(mapped).splice(0, 60)) twins.unmap(at, length);
       sameButEmptyTables(t, twins);
-      mapSome(300, 350);
+      mapSome(120, 140);
       sameButEmptyTables(t, twins);
     });
   });

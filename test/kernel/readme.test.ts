@@ -5,9 +5,9 @@ import { fileURLToPath } from 'node:url';
 import { readPciDevice } from 'iommufd';
 import t from 'tap';
 import { nvmeA } from '../vm/topology.js';
-import { isNoiommu, profile } from './support/nvme.js';
+import { isNoiommu, profile } from './support/profile.js';
 
-const root = new URL('../../../', import.meta.url);
+const root = new URL('../../..', import.meta.url);
 
 t.test(`README, ${profile}`, async t => {
   const readme = readFileSync(new URL('README.md', root), 'utf8');

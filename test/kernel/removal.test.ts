@@ -1,6 +1,4 @@
 /** A device that is taken away: announced (release request), and by surprise (everything reads as ones). */
-
-import { closeSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { claim, DeviceError, listPciDevices, openDevice, readPciDevice } from 'iommufd';
 import { NvmeController } from 'iommufd/nvme';
@@ -8,26 +6,9 @@ import t from 'tap';
 import { monitor } from '../vm/monitor.js';
 import { address, nvmeB, nvmeBDevice, qemuId } from '../vm/topology.js';
 import { snapshot } from './support/leaks.js';
-import { isNoiommu, profile, withNvme } from './support/nvme.js';
-
-/** PCI Express capability, Slot Control register. */
-const SLOT_CONTROL = 0x18;
-const POWER_OFF = 1 << 10;
-const POWER_INDICATOR_OFF = 3 << 8;
-
-/** Cuts the power of a hot-pluggable slot, as pulling the device would, without telling the kernel. */
-function cutPower(port: string): void {
-  const path = `/sys/bus/pci/devices/${port}/config`;
-  const config = readFileSync(path);
-  let capability = config[0x34] ?? 0;
-  while (capability !== 0 && config[capability] !== 0x10) capability = config[capability + 1] ?? 0;
-  const control = config.readUInt16LE(capability + SLOT_CONTROL);
-  const value = Buffer.alloc(2);
-  value.writeUInt16LE(control | POWER_OFF | POWER_INDICATOR_OFF);
-  const fd = openSync(path, 'r+');
-  writeSync(fd, value, 0, 2, capability + SLOT_CONTROL);
-  closeSync(fd);
-}
+import { withNvme } from './support/nvme.js';
+import { cutPower } from './support/power.js';
+import { isNoiommu, profile } from './support/profile.js';
 
 /** Tries until `attempt` succeeds; what it last threw after 30 s. */
 async function eventually(what: string, attempt: () => Promise<unknown>): Promise<void> {

@@ -4,6 +4,7 @@ import { accessSync, constants, mkdirSync, readFileSync, statSync, writeFileSync
 import { release } from 'node:os';
 import { join } from 'node:path';
 import { initrd } from './initrd.js';
+import type { Kernel } from './kernel.js';
 import { kill } from './process.js';
 import { cacheRoot } from './project.js';
 import { startQemu } from './qemu.js';
@@ -13,9 +14,10 @@ export type Accel = 'tcg' | 'kvm';
 
 const limitMs = 6000;
 
-const probe = (bzImage: string): Promise<boolean> => {
+const probe = (kernel: Kernel): Promise<boolean> => {
   const machine = ['-accel', 'kvm', '-cpu', 'host', '-machine', 'q35,kernel-irqchip=split', '-m', '256M'];
-  const boot = ['-kernel', bzImage, '-initrd', initrd(), '-append', 'console=ttyS0 panic=-1 iommufd.probe'];
+  const files = ['-kernel', kernel.bzImage, '-initrd', initrd(kernel)];
+  const boot = [...files, '-append', 'console=ttyS0 panic=-1 iommufd.probe'];
   const vm = startQemu(machine, boot);
   const timer = setTimeout(() => kill(vm.child), limitMs);
   let output = '';
@@ -35,7 +37,7 @@ const probe = (bzImage: string): Promise<boolean> => {
 
 type Answer = { readonly key: string; readonly works: boolean };
 
-const kvmWorks = async (bzImage: string): Promise<boolean> => {
+const kvmWorks = async (kernel: Kernel): Promise<boolean> => {
   try {
     accessSync('/dev/kvm', constants.R_OK | constants.W_OK);
   } catch {
@@ -50,16 +52,16 @@ const kvmWorks = async (bzImage: string): Promise<boolean> => {
   } catch {
     // Not asked before.
   }
-  const works = await probe(bzImage);
+  const works = await probe(kernel);
   mkdirSync(cacheRoot(), { recursive: true });
   writeFileSync(path, `${JSON.stringify({ key, works } satisfies Answer)}\n`);
   return works;
 };
 
 /** KVM where it is known to work, software emulation elsewhere; `IOMMUFD_VM_ACCEL` overrides. */
-export const accelerator = async (bzImage: string): Promise<Accel> => {
+export const accelerator = async (kernel: Kernel): Promise<Accel> => {
   const asked = process.env.IOMMUFD_VM_ACCEL;
   if (asked === 'tcg' || asked === 'kvm') return asked;
   if (asked !== undefined && asked !== '') throw new Error(`IOMMUFD_VM_ACCEL is tcg or kvm, not ${asked}`);
-  return (await kvmWorks(bzImage)) ? 'kvm' : 'tcg';
+  return (await kvmWorks(kernel)) ? 'kvm' : 'tcg';
 };

@@ -6,11 +6,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
-import { decodeState } from '../../src/keepalive/decode-state.js';
-import { encodeState } from '../../src/keepalive/encode-state.js';
-import { type Fdt, type FdtNode, readFdt, writeFdt } from '../../src/keepalive/fdt.js';
-import { FdtValue } from '../../src/keepalive/fdt-value.js';
-import { exportRfc, importRfc } from '../../src/keepalive/rfc.js';
+import { decodeState } from '../../src/keepalive/state/decode-state.js';
+import { fdtSource } from '../../src/keepalive/state/dts.js';
+import { encodeState } from '../../src/keepalive/state/encode-state.js';
+import { type Fdt, type FdtNode, readFdt, writeFdt } from '../../src/keepalive/state/fdt.js';
+import { FdtValue } from '../../src/keepalive/state/fdt-value.js';
+import { exportRfc, importRfc } from '../../src/keepalive/state/rfc.js';
 import { reseal } from '../support/flat-tree.js';
 import { FROM_DTC, goldenFile, goldenRfc, goldenStates } from '../support/golden-states.js';
 import { random } from '../support/random.js';
@@ -118,6 +119,37 @@ t.test('a state that went through dtc is the same, once its checksum is right ag
   }
   const golden = new Uint8Array(readFileSync(goldenFile(FROM_DTC)));
   t.strictSame(plain(decodeState(golden)), plain(decodeState(wanted)), 'the golden file as well');
+});
+
+t.test('dtc reads our source text', async t => {
+  const same = (title: string, tree: Fdt, ...options: string[]): void => {
+    const made = readFdt(toBlob([...fdtSource(tree)].join(''), ...options));
+    t.strictSame(plainTree(made), plainTree(tree), `${title}: the same tree`);
+  };
+  for (const [name, state] of Object.entries(goldenStates)) {
+    const blob = encodeState(state);
+    const { complaints } = run('dtc', ['-I', 'dts', '-O', 'dtb'], [...fdtSource(readFdt(blob))].join(''));
+    t.equal(complaints, '', `${name}: dtc has nothing to say`);
+    same(name, readFdt(blob));
+  }
+  same('rfc', readFdt(exportRfc(goldenRfc)));
+  const r = random(seed);
+  for (let run = 0; run < 20; run++) same(`random state ${run}`, readFdt(encodeState(randomState(r, 1000))));
+  const byte = (): number => (r.below(4) === 0 ? 0 : r.below(3) === 0 ? r.below(256) : 0x20 + r.below(0x60));
+  const values = Array.from({ length: 300 }, (_, index): [string, Uint8Array] => [
+    `v${index}`,
+    Uint8Array.from({ length: r.below(80) }, byte),
+  ]);
+  const reservations = [{ address: 0xffff_ffff_0000_0000n, size: 4096n }];
+  same('values of any kind', {
+    root: { name: '', properties: new Map(values), children: [] },
+    reservations,
+    bootCpu: 0,
+  });
+  // Names at random make dtc's checks complain.
+  for (let run = 0; run < 40; run++) {
+    same(`random tree ${run}`, { root: randomNode(r, '', 4), reservations: [], bootCpu: 0 }, '-f');
+  }
 });
 
 t.test('we read what dtc writes', async t => {

@@ -1,5 +1,5 @@
-// From a Debian source package to bzImage and uapi headers.
-import { cpSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+// From a Debian source package to bzImage, modules and uapi headers.
+import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { scratch } from './cache.js';
@@ -52,16 +52,26 @@ const configure = async (tree: Tree, flavour: Flavour): Promise<void> => {
   }
 };
 
-/** Builds one flavour in the tree and leaves `bzImage`, `config` and `include/` in `output`. */
+/** Modules and what depmod says of them, as `lib/modules/<release>` has them where a kernel is installed. */
+const installModules = async (tree: Tree, output: string): Promise<void> => {
+  await make(tree, ['modules_install', `INSTALL_MOD_PATH=${output}`, 'DEPMOD=/sbin/depmod']);
+  // A link to the tree, which will be gone.
+  for (const release of readdirSync(join(output, 'lib/modules'))) {
+    rmSync(join(output, 'lib/modules', release, 'build'), { force: true });
+  }
+};
+
+/** Builds one flavour in the tree and leaves `bzImage`, `lib/modules/`, `config` and `include/` in `output`. */
 export const build = async (tree: Tree, flavour: Flavour, output: string): Promise<void> => {
   mkdirSync(output, { recursive: true });
   await step(`configure ${flavour}`, () => configure(tree, flavour));
   let objects = 0;
   await step(`build ${flavour}`, report =>
-    make(tree, ['bzImage'], line => {
+    make(tree, ['bzImage', 'modules'], line => {
       if (/^ {2}(CC|AS|AR|LD) /.test(line)) report(`CC ${++objects} objects`);
     }),
   );
+  await step('modules', () => installModules(tree, output));
   await step('uapi headers', () => make(tree, ['headers']));
   cpSync(join(tree.path, 'arch/x86/boot/bzImage'), join(output, 'bzImage'));
   cpSync(join(tree.path, '.config'), join(output, 'config'));

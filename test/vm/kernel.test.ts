@@ -4,9 +4,13 @@ import { createReadStream, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import t, { type Test } from 'tap';
+import { bundleDriver, checkKeptNvme } from './kept-nvme.js';
 import { type KernelTestOptions, kernelTest } from './kernel-tier.js';
+import { checkKept } from './kexec-kept.js';
+import { nvmeTraceEvents } from './nvme-trace.js';
 import { type ProfileName, profileNames } from './profiles.js';
-import type { DiskName } from './topology.js';
+import { registerTrace } from './register-trace.js';
+import { type DiskName, resettable } from './topology.js';
 import type { VmResult } from './vm.js';
 
 interface GuestProgram {
@@ -15,7 +19,10 @@ interface GuestProgram {
   readonly profiles: readonly ProfileName[];
   readonly after?: (t: Test, vm: VmResult) => Promise<void>;
   /** What its machines have beyond the profile. */
-  readonly machine?: Pick<KernelTestOptions, 'append' | 'qemuArgs'>;
+  readonly machine?: Pick<
+    KernelTestOptions,
+    'append' | 'qemuArgs' | 'extraDevices' | 'trace' | 'diskBytes' | 'before' | 'env'
+  >;
 }
 
 const sha256 = async (file: string): Promise<string> => {
@@ -37,9 +44,12 @@ const compareImages = async (t: Test, vm: VmResult): Promise<void> => {
 
 const withIommufd = profileNames.filter(name => name !== 'legacy');
 
+const liveUpdate = { append: 'liveupdate=on' };
+
 const programs: readonly GuestProgram[] = [
   { name: 'nvme-data', profiles: profileNames, after: compareImages },
   { name: 'nvme-commands', profiles: ['vtd', 'noiommu'] },
+  { name: 'nvme-model', profiles: ['vtd'] },
   { name: 'edu', profiles: profileNames },
   { name: 'iommufd', profiles: withIommufd },
   {
@@ -51,6 +61,30 @@ const programs: readonly GuestProgram[] = [
   { name: 'bad-input', profiles: ['vtd', 'noiommu', 'legacy'] },
   { name: 'removal', profiles: ['vtd', 'noiommu'] },
   { name: 'crash', profiles: ['vtd', 'noiommu'] },
+  {
+    name: 'handoff',
+    profiles: ['vtd', 'noiommu'],
+    machine: { trace: nvmeTraceEvents, before: bundleDriver },
+    after: checkKeptNvme,
+  },
+  {
+    name: 'keepalive-crash',
+    profiles: ['vtd', 'noiommu'],
+    // Room for all that is written in a run without writing anything twice.
+    machine: { trace: nvmeTraceEvents, before: bundleDriver, diskBytes: 1 << 30 },
+    after: checkKeptNvme,
+  },
+  { name: 'swap', profiles: ['vtd'], machine: { extraDevices: resettable.devices } },
+  { name: 'swap', profiles: ['amd', 'noiommu'] },
+  { name: 'live-update', profiles: ['noiommu'], machine: liveUpdate },
+  {
+    name: 'kexec-keep',
+    profiles: ['vtd', 'noiommu'],
+    machine: { ...liveUpdate, trace: registerTrace },
+    after: checkKept,
+  },
+  { name: 'kexec-lost', profiles: ['vtd', 'noiommu'], machine: liveUpdate },
+  { name: 'keepalive-errno', profiles: ['vtd', 'noiommu'], machine: liveUpdate },
   { name: 'no-tricks', profiles: ['noiommu'] },
   { name: 'cli', profiles: ['vtd', 'noiommu'] },
   { name: 'readme', profiles: ['vtd', 'noiommu', 'legacy'] },

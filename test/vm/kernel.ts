@@ -1,7 +1,7 @@
 // The test kernels: from the cache, or built once.
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { entries, locked, publish, remove, scratch } from './cache.js';
 import { ArchiveUnreachable } from './debian.js';
 import { build, unpack } from './kernel-build.js';
@@ -13,12 +13,14 @@ import { ensureTools } from './tools.js';
 
 export type Kernel = {
   readonly bzImage: string;
+  /** Its `lib/modules/<release>`; undefined where everything is built in. */
+  readonly modules: string | undefined;
   /** The uapi headers of the same source (a directory to give to `-I`). */
   readonly headers: string | undefined;
 };
 
 /** Part of the cache key: raise it when the same source and configuration should give another result. */
-const recipe = 1;
+const recipe = 2;
 
 type Entry = { readonly flavour: Flavour; readonly configuration: string; readonly version: string };
 
@@ -48,6 +50,12 @@ const cached = (flavour: Flavour): Entry | undefined => {
     .sort((a, b) => b.version.localeCompare(a.version, 'en', { numeric: true }))[0];
 };
 
+const modulesBeside = (bzImage: string): string | undefined => {
+  const directory = join(dirname(bzImage), 'lib/modules');
+  const [release] = entries(directory);
+  return release === undefined ? undefined : join(directory, release);
+};
+
 const given = (flavour: Flavour): Kernel | undefined => {
   const name = flavour === 'legacy' ? 'IOMMUFD_VM_KERNEL_LEGACY' : 'IOMMUFD_VM_KERNEL';
   const bzImage = process.env[name];
@@ -56,6 +64,7 @@ const given = (flavour: Flavour): Kernel | undefined => {
   const headers = process.env.IOMMUFD_VM_HEADERS;
   return {
     bzImage: resolve(bzImage),
+    modules: modulesBeside(resolve(bzImage)),
     headers: headers === undefined || headers === '' ? undefined : resolve(headers),
   };
 };
@@ -66,7 +75,8 @@ const find = (flavour: Flavour): Kernel | undefined => {
   const entry = cached(flavour);
   if (entry === undefined) return undefined;
   const path = entryPath(entry);
-  return { bzImage: join(path, 'bzImage'), headers: join(path, 'include') };
+  const bzImage = join(path, 'bzImage');
+  return { bzImage, modules: modulesBeside(bzImage), headers: join(path, 'include') };
 };
 
 const source = async (): Promise<KernelSource> => {

@@ -1,6 +1,9 @@
-// For programs in the guest: QEMU's monitor, through the virtio-serial port that leads to it.
+// For programs in the guest: QEMU's monitor, through the virtio-serial port that leads to it. On a simulated machine,
+// its counterpart there.
 import { closeSync, constants, openSync, readdirSync, readFileSync, readSync, writeSync } from 'node:fs';
 import { setTimeout } from 'node:timers/promises';
+import { simulatedMonitor } from '../support/simulated-monitor.js';
+import { simulation } from '../support/simulation.js';
 import { monitorPort } from './topology.js';
 
 const ports = '/sys/class/virtio-ports';
@@ -30,6 +33,8 @@ export const monitor = async (
   args: Readonly<Record<string, unknown>> = {},
   timeoutMs = 10_000,
 ): Promise<unknown> => {
+  const simulated = simulation();
+  if (simulated !== undefined) return simulatedMonitor(simulated, execute, args);
   // Not blocking, because a thread that is stuck in a read would keep the process from exiting.
   const port = openSync(device(), constants.O_RDWR | constants.O_NONBLOCK);
   try {

@@ -37,6 +37,7 @@ const toBuild: readonly Tool[] = [
   { package: 'flex', command: 'flex' },
   { package: 'bison', command: 'bison' },
   { package: 'bc', command: 'bc' },
+  { package: 'kmod' },
   { package: 'perl', command: 'perl' },
   { package: 'libelf-dev' },
   { package: 'libssl-dev' },

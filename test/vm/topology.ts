@@ -35,6 +35,8 @@ export const nvmeA = {
 export const nvmeB = {
   address: address.nvmeB,
   serial: 'iommufd-b',
+  /** The size of its memory buffer: a BAR of plain memory. */
+  cmbMebibytes: 1,
   namespaces: [{ nsid: 1, blockSize: 512, disk: 'b1' }],
 } as const;
 
@@ -45,9 +47,23 @@ export const nvmeBDevice = {
   bus: qemuId.nvmeBPort,
   addr: '00.0',
   serial: nvmeB.serial,
+  cmb_size_mb: nvmeB.cmbMebibytes,
   drive: nvmeB.namespaces[0].disk,
   logical_block_size: nvmeB.namespaces[0].blockSize,
   physical_block_size: nvmeB.namespaces[0].blockSize,
+} as const;
+
+/**
+ * A device with a translation cache of its own (ATS), which the kernel therefore keeps where it is while it is reset. For
+ * the VMs that ask for it, in a free slot. Not with QEMU's AMD IOMMU, which would have to see it plugged in late.
+ */
+export const resettable = {
+  address: '0000:03:00.0',
+  /** On a bus of its own: on that of the machine it would be no PCI Express device. */
+  devices: [
+    'pcie-root-port,id=portResettable,addr=10.0,chassis=3,slot=3',
+    'virtio-rng-pci,bus=portResettable,ats=on',
+  ],
 } as const;
 
 export const diskNames = ['a1', 'a2', 'b1'] as const;
@@ -65,6 +81,9 @@ export const guestEnv = {
   bzImage: 'IOMMUFD_VM_BZIMAGE',
   initrd: 'IOMMUFD_VM_INITRD',
 } as const;
+
+/** The driver program of hand-offs and crashes as one file, which the host puts among the results: see `test/vm/kept-nvme.ts`. */
+export const keptDriver = 'kept-driver.cjs';
 
 /** Where the per-VM directory is mounted in the guest. */
 export const guestRunDirectory = '/run/iommufd';

@@ -4,7 +4,7 @@ import { dirname, join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { accelerator } from './accel.js';
 import { initrd } from './initrd.js';
-import { kernel } from './kernel.js';
+import { type Kernel, kernel } from './kernel.js';
 import { firstStageQemu } from './newer-qemu.js';
 import { kill, tail } from './process.js';
 import { escaped, machine, type ProfileName, profileNames, profiles } from './profiles.js';
@@ -73,14 +73,15 @@ const closing = (directory: RunDirectory): Ending | undefined => {
   return match === null ? undefined : { exitCode: Number(match[1]), boot: Number(match[2]) };
 };
 
-const kernelArgs = (bzImage: string, append: readonly string[]): string[] => {
+const kernelArgs = (kernel: Kernel, append: readonly string[]): string[] => {
   // pcie_ports=native: hot-plug through the root ports although the firmware does not grant it.
   // no_timer_check, tsc=nowatchdog: a busy host delivers ticks late, and the kernel would panic over the timer
   // of the I/O APIC, or give up a good clock.
   // hugepages: reserved later, they may lie in what the kernel keeps for a kexec, where nothing can be pinned.
   const always =
     'console=ttyS0 loglevel=5 panic=-1 oops=panic pcie_ports=native no_timer_check tsc=nowatchdog hugepages=8';
-  return ['-kernel', bzImage, '-initrd', initrd(), '-append', [always, ...append].filter(Boolean).join(' ')];
+  const commandLine = [always, ...append].filter(Boolean).join(' ');
+  return ['-kernel', kernel.bzImage, '-initrd', initrd(kernel), '-append', commandLine];
 };
 
 const shares = (directory: RunDirectory): string[] => [
@@ -97,8 +98,8 @@ const seconds = (ms: number): string => `${Math.round(ms / 100) / 10} s`;
 export const runVm = async (options: VmOptions): Promise<VmResult> => {
   const profile = profiles[options.profile];
   await ensureTools();
-  const { bzImage } = await kernel(profile.flavour);
-  const accel = await accelerator(bzImage);
+  const booted = await kernel(profile.flavour);
+  const accel = await accelerator(booted);
   const program = profile.firstStage === true ? await firstStageQemu() : qemu();
   const node = realpathSync(process.execPath);
   const [word = '', ...args] = options.command;
@@ -107,8 +108,8 @@ export const runVm = async (options: VmOptions): Promise<VmResult> => {
     HOME: '/root',
     [guestEnv.profile]: options.profile,
     [guestEnv.results]: `${guestRunDirectory}/results`,
-    [guestEnv.bzImage]: bzImage,
-    [guestEnv.initrd]: initrd(),
+    [guestEnv.bzImage]: booted.bzImage,
+    [guestEnv.initrd]: initrd(booted),
     ...options.env,
   };
   const directory = createRunDirectory([word === 'node' ? node : word, ...args], env, {
@@ -126,6 +127,7 @@ export const runVm = async (options: VmOptions): Promise<VmResult> => {
     });
     directory.settings({
       project: projectRoot,
+      modules: booted.modules ?? '',
       plug: plug?.command ?? '',
       plugged: plug?.address ?? '',
     });
@@ -134,7 +136,7 @@ export const runVm = async (options: VmOptions): Promise<VmResult> => {
       machineArgs,
       [
         ...shares(directory),
-        ...kernelArgs(bzImage, [profile.append, options.append ?? '']),
+        ...kernelArgs(booted, [profile.append, options.append ?? '']),
         ...(trace.length === 0 ? [] : ['-D', directory.traceLog]),
         ...trace.flatMap(event => ['-trace', `enable=${event}`]),
         ...(options.qemuArgs ?? []),

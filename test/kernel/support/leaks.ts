@@ -3,6 +3,7 @@ import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { listPciDevices } from 'iommufd';
 import type { Test } from 'tap';
+import { type Simulation, simulation } from '../../support/simulation.js';
 
 /** Descriptors that matter: those of devices, memory and events; not the ones Node opens as it likes. */
 function descriptors(): string[] {
@@ -41,7 +42,21 @@ export interface Snapshot {
   readonly pinned: number;
 }
 
+/** The same of a process on a simulated machine. */
+function simulatedSnapshot({ process }: Simulation): Snapshot {
+  const matters = /^\/dev\/(iommu|vfio)|^\/memfd:|\[eventfd\]|vfio-device/;
+  const { mappings } = process.memory;
+  return {
+    descriptors: [...process.openFiles.values()].map(file => file.name).filter(name => matters.test(name)),
+    mappings: mappings.filter(({ shared }) => shared).map(({ memory }) => memory.name),
+    owners: owners(),
+    pinned: (process.pinnedPages * 4096) / 1024,
+  };
+}
+
 export function snapshot(): Snapshot {
+  const simulated = simulation();
+  if (simulated !== undefined) return simulatedSnapshot(simulated);
   return { descriptors: descriptors(), mappings: mappings(), owners: owners(), pinned: pinned() };
 }
 

@@ -1,12 +1,7 @@
 /** Opens the test VM's NVMe controllers. @module */
 import { claim, type Device, openDevice } from 'iommufd';
 import { NvmeController, type NvmeOptions } from 'iommufd/nvme';
-import { guestEnv } from '../../vm/topology.js';
-
-/** The machine profile that this program runs in. */
-export const profile = process.env[guestEnv.profile] ?? 'none';
-export const isNoiommu = profile === 'noiommu';
-export const isLegacy = profile === 'legacy';
+import { isNoiommu } from './profile.js';
 
 /** Runs `body` with a controller that is brought up before and shut down, closed and released after. */
 export async function withNvme<T>(

@@ -1,6 +1,6 @@
 /** Physical memory of the guest, from the kernel's own accounts of it: no part of the library is asked. @module */
 import { closeSync, openSync, readSync } from 'node:fs';
-import { linux } from 'iommufd';
+import { linux } from '../../../bindings/linux.js';
 
 const PAGE = 4096;
 
