@@ -8,6 +8,7 @@ import { report } from './report.js';
 const suites: Readonly<Record<string, () => Promise<{ cases(): BenchCase[] | Promise<BenchCase[]> }>>> = {
   iova: () => import('./iova.js'),
   pagetable: () => import('./pagetable.js'),
+  restore: () => import('./restore.js'),
   state: () => import('./state.js'),
 };
 
