@@ -21,6 +21,7 @@ import { refusals } from './refusals.js';
 import { encodeState } from './state/encode-state.js';
 import type { Kept, SavedSession, State } from './state/saved-state.js';
 import type { StoreNames, StorePlace } from './store/store-place.js';
+import { unmapStrays } from './strays.js';
 import { endSpare, isSpare } from './swap/spare.js';
 
 /** How what is kept ended here. */
@@ -416,16 +417,27 @@ export class KeepAlive implements Disposable {
 
   /**
    * Lets go of what nobody has claimed: of arenas of which something is claimed it can be allocated again; the others are
-   * unmapped and freed, and so is the other address space of a swap that a predecessor did not drop. Only when no device can
-   * still write there: its driver is restored, or it was reset.
+   * unmapped and freed, and so are mappings that a predecessor had not written down, and the other address space of a swap
+   * that it did not drop. Only when no device can still write there: its driver is restored, or it was reset.
+   *
+   * @throws KernelError; what could not be released is there still
    */
   releaseUnclaimed(): void {
+    let bytes = 0;
     for (const { arena, ranges } of this.unclaimed) {
-      const all = ranges.reduce((sum, { length }) => sum + length, 0) === arena.size;
-      if (all) arena[Symbol.dispose]();
+      const length = ranges.reduce((sum, { length }) => sum + length, 0);
+      if (length === arena.size) arena[Symbol.dispose]();
       else arena.releaseUnclaimed();
+      bytes += length;
     }
     for (const spare of this.#spares) endSpare(spare);
+    let strayBytes = 0n;
+    if (this.#owned) {
+      // What a spare space maps goes with it, once.
+      for (const { ioases } of this.iommufds)
+        for (const ioas of ioases) if (!isSpare(ioas)) strayBytes += unmapStrays(ioas);
+    }
+    publish({ kind: 'released', devices: this.#names(), bytes, strayBytes });
   }
 
   /**

@@ -2,6 +2,7 @@
 // device is touched. This is where all of them can be seen; what reads a state has closer tests of its own.
 import t, { type Test } from 'tap';
 import { Journal } from '../../src/drivers/nvme/journal.js';
+import { crc32 } from '../../src/keepalive/crc32.js';
 import { descriptorName } from '../../src/keepalive/handoff/manifest.js';
 import { decodeState } from '../../src/keepalive/state/decode-state.js';
 import { FdtValue } from '../../src/keepalive/state/fdt-value.js';
@@ -225,6 +226,13 @@ const journalled = (
   refusal: state('DAMAGED', message),
   onlyDriver: true,
 });
+
+/** Changes a number in the header of the last manifest of a store, and its checksum with it. */
+function setHeader(bytes: Uint8Array, at: number, value: bigint): void {
+  const view = new DataView(bytes.buffer, LAST_HALF);
+  view.setBigUint64(at, value, true);
+  view.setUint32(16, crc32(bytes.subarray(LAST_HALF, LAST_HALF + 16)), true);
+}
 
 /** A file in the place of that of an arena. */
 const replaced = (
@@ -734,18 +742,25 @@ const hostilities: readonly Hostility[] = [
     state('DAMAGED', /checksum|byte/),
   ),
   inFile(
+    'a manifest that looks newer than the last for one bit',
+    bytes => {
+      bytes[bytes.length / 2]! ^= 2;
+    },
+    state('DAMAGED', /the header of a manifest has another checksum/),
+  ),
+  inFile(
     'a manifest that is not the one after that before it',
-    bytes => new DataView(bytes.buffer).setBigUint64(LAST_HALF, 88n, true),
+    bytes => setHeader(bytes, 0, 88n),
     state('DAMAGED', /manifest 88 cannot have been written after manifest 1/),
   ),
   inFile(
     'a manifest in the place of the one before it',
-    bytes => new DataView(bytes.buffer).setBigUint64(LAST_HALF, 3n, true),
+    bytes => setHeader(bytes, 0, 3n),
     state('DAMAGED', /manifest 3 is in the wrong half/),
   ),
   inFile(
     'a manifest that is longer than there is room',
-    bytes => new DataView(bytes.buffer).setBigUint64(LAST_HALF + 8, 2n ** 40n, true),
+    bytes => setHeader(bytes, 8, 2n ** 40n),
     state('DAMAGED', /a manifest of 1099511627776 bytes has no room there/),
   ),
   forged('a session of another name', root => root.child('session-').set('label', string('theirs')), {

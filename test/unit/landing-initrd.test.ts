@@ -5,6 +5,7 @@ import { readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import t from 'tap';
+import { crc32 } from '../../src/keepalive/crc32.js';
 import {
   CPIO_ALIGNMENT,
   characterDevice,
@@ -16,7 +17,6 @@ import {
   program,
   unpackCpio,
 } from '../../src/keepalive/landing/cpio.js';
-import { crc32 } from '../../src/keepalive/landing/crc32.js';
 import { LandingImageError } from '../../src/keepalive/landing/image-error.js';
 import { appendLanding, checkImage } from '../../src/keepalive/landing/initrd.js';
 import { InitrdImage } from '../../src/keepalive/landing/initrd-image.js';

@@ -1,11 +1,25 @@
 // What a state tells of, built anew: every mapping in its place, in pieces that are reported, or nothing at all.
 import t from 'tap';
-import { ENOMEM } from '../../bindings/uapi/errno.js';
+import { EIO, ENOMEM } from '../../bindings/uapi/errno.js';
 import { IOMMU_IOAS_MAP_FILE } from '../../bindings/uapi/iommufd.js';
 import { iova } from '../../src/address.js';
-import { encodeState, MappingTable, PageSize, rebuild, type State } from '../../src/index.js';
+import {
+  claim,
+  DmaArena,
+  encodeState,
+  Iommufd,
+  KeepAlive,
+  MappingTable,
+  openDevice,
+  PageSize,
+  rebuild,
+  type State,
+} from '../../src/index.js';
+import { createSealedMemfd } from '../../src/memory/memfd.js';
+import { NvmeNamespaceModel } from '../../src/sim/devices/nvme/index.js';
 import { SimulatedHost } from '../../src/sim/host.js';
 import { faulty } from '../../src/testing/index.js';
+import { CountedModel } from './support/keepalive-stage.js';
 
 const SIZE = 2 ** 20;
 const COUNT = 10_000;
@@ -123,4 +137,51 @@ t.test('a mapping that fails: the same error as of any other, and nothing is lef
   t.match(kernel.injected, [{ request: IOMMU_IOAS_MAP_FILE.number }]);
   t.strictSame(told, [4097, 5001]);
   t.strictSame(host.leftovers(), []);
+});
+
+t.test('no device is reset when another one cannot be reset any more', async t => {
+  const addresses = ['0000:00:04.0', '0000:00:05.0'];
+  const models = addresses.map(serial => {
+    return new CountedModel({
+      serial,
+      namespaces: [new NvmeNamespaceModel({ id: 1, blockSize: 512, size: 2 ** 20 })],
+    });
+  });
+  const host = new SimulatedHost({
+    profile: 'vtd',
+    devices: models.map((model, index) => ({ address: addresses[index] as string, function: model })),
+  });
+  const before = host.process();
+  const iommufd = Iommufd.open(before);
+  const space = iommufd.allocIoas();
+  const devices = [];
+  for (const address of addresses) {
+    devices.push(openDevice(await claim(address, { kernel: before }), { space }));
+  }
+  DmaArena.create(space, SIZE, { name: 'memory' });
+  const state = KeepAlive.of(iommufd).capture();
+  before.exit();
+
+  const resets = models.map(model => model.resets);
+  const after = host.process();
+  // Its first is the one that switches resets off.
+  const kernel = faulty(after, [
+    { call: 'writeText', file: new RegExp(`${addresses[1]}/reset_method$`), nth: 2, errno: EIO },
+  ]);
+  const memory = (): number => createSealedMemfd(after, 'memory', SIZE, PageSize.Small);
+  await t.rejects(rebuild(state, { kernel, memory }), { code: 'EIO' });
+  t.equal(kernel.injected.length, 1);
+  t.strictSame(
+    models.map(model => model.resets),
+    resets,
+  );
+  const rebuilt = await rebuild(state, { kernel: after, memory });
+  t.equal(rebuilt.devices.length, 2, 'and then it goes through');
+  rebuilt[Symbol.dispose]();
+  after.exit();
+  t.strictSame(
+    host.leftovers(),
+    addresses.map(address => `${address} is with vfio-pci`),
+    'where the first process, which did not give them back, has left them',
+  );
 });

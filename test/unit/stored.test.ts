@@ -1,11 +1,14 @@
 // Drivers that die: what the descriptor store has of them, and the successor that goes on with it, on the simulated host.
+import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { setTimeout as sleep } from 'node:timers/promises';
 import t from 'tap';
+import { iova } from '../../src/address.js';
 import { NvmeController } from '../../src/drivers/nvme/index.js';
-import { claim, DmaArena, openDevice } from '../../src/index.js';
+import { claim, DmaArena, type Ioas, openDevice } from '../../src/index.js';
 import { HandoffError, HandoffErrorCode } from '../../src/keepalive/handoff/handoff-error.js';
 import { receiveInherited } from '../../src/keepalive/handoff/inheritance.js';
 import { KeepAlive } from '../../src/keepalive/keep-alive.js';
+import { KEEPALIVE_CHANNEL, type KeepAliveEvent } from '../../src/keepalive/keepalive-events.js';
 import { FdStore } from '../../src/keepalive/store/fd-store.js';
 import { recover, StoredKeepAlive } from '../../src/keepalive/store/stored.js';
 import { NvmeModel, NvmeNamespaceModel } from '../../src/sim/devices/nvme/index.js';
@@ -100,3 +103,52 @@ for (const profile of ['vtd', 'noiommu'] as const) {
     t.strictSame(host.leftovers(), []);
   });
 }
+
+t.test('a mapping that was not written down stays until it is released', async t => {
+  const { host } = machine('noiommu');
+  const keeper = new ServiceManager(host);
+  const { process, store } = start(keeper);
+  const device = openDevice(await claim(ADDRESS, { kernel: store.kernel }), { noiommu: true });
+  const arena = DmaArena.create(device.space, 8192, { name: 'memory' });
+  StoredKeepAlive.keep(KeepAlive.of(device), store);
+  // More mappings of an arena are noted with the next change, which never comes.
+  (device.space as Ioas).mapFile({ fd: arena, length: 8192 }, iova(0x8000_0000));
+  process.exit();
+
+  const released: unknown[] = [];
+  const listen = (event: unknown): void => {
+    if ((event as KeepAliveEvent).kind === 'released') released.push(event);
+  };
+  subscribe(KEEPALIVE_CHANNEL, listen);
+  t.teardown(() => unsubscribe(KEEPALIVE_CHANNEL, listen));
+  const next = start(keeper);
+  const { kept } = recover(next.store, next.inherited)!;
+  const [ioas] = [...kept.iommufds[0]!.ioases];
+  kept.arenas[0]?.allocateAt(0, 64);
+  kept.releaseUnclaimed();
+  kept.releaseUnclaimed();
+  t.match(released, [
+    { bytes: 8192 - 64, strayBytes: 8192n },
+    { bytes: 0, strayBytes: 0n },
+  ]);
+  t.equal(ioas?.mappingCount, 1);
+  kept[Symbol.dispose]();
+  keeper.process.exit();
+  t.strictSame(host.leftovers(), []);
+});
+
+t.test('a service manager that is not there', async t => {
+  const { host } = machine('vtd');
+  const kernel = host.process();
+  const store = FdStore.fromEnvironment({ NOTIFY_SOCKET: '/run/notify' }, kernel)!;
+  const device = openDevice(await claim(ADDRESS, { kernel }));
+  const kept = KeepAlive.of(device);
+  t.throws(() => StoredKeepAlive.keep(kept, store), {
+    name: 'KernelError',
+    code: 'ENOENT',
+    hint: 'The service manager that NOTIFY_SOCKET names is not there',
+  });
+  DmaArena.create(device.space, 4096, { name: 'after' });
+  t.pass('what is kept goes on without');
+  kernel.exit();
+});

@@ -6,7 +6,7 @@
  */
 import { spawnSync } from 'node:child_process';
 import { inflateRawSync } from 'node:zlib';
-import { crc32 } from './crc32.js';
+import { crc32 } from '../crc32.js';
 import { LandingImageError } from './image-error.js';
 
 /** What was in a compressed part. */

@@ -2,21 +2,24 @@
  * A manifest in a memfd that is rewritten while it is kept: in two halves, of which one is whole at every moment, whenever
  * the process that writes it ends.
  *
- *     +0                  half 0: u64 sequence, u64 length, then as many bytes
+ *     +0                  half 0: u64 sequence, u64 length, u32 CRC-32 of these, u32 0, then as many bytes
  *     +size / 2           half 1
  *
- * The bytes of a half are written before its header, and the header says a higher sequence than the other's only then. The
- * bytes have a checksum of their own.
+ * The bytes of a half are written before its header, and the header says a higher sequence than the other's only then. It
+ * is never torn, as it does not cross a page. The bytes have a checksum of their own.
  *
  * @module
  */
 import type { Syscalls } from '../../../bindings/syscalls.js';
 import { check } from '../../ioctl.js';
 import { createSealedMemfd, PageSize } from '../../memory/memfd.js';
+import { crc32 } from '../crc32.js';
 import { type Manifest, readManifest } from '../handoff/manifest.js';
 import { StateError, StateErrorCode } from '../state/state-error.js';
 
-const HEADER = 16;
+const HEADER = 24;
+/** What of a header its checksum is of. */
+const SUMMED = 16;
 /** Of a half: much more than a few devices need. */
 const SMALLEST = 65_536;
 
@@ -62,10 +65,12 @@ export class ManifestFile implements Disposable {
     const sequence = this.#sequence + 1n;
     const at = Number(sequence % 2n) * this.#half;
     check(this.#kernel.pwrite(this.fd, bytes, at + HEADER), 'pwrite', { path: 'memfd' });
-    const header = new DataView(new ArrayBuffer(HEADER));
-    header.setBigUint64(0, sequence, true);
-    header.setBigUint64(8, BigInt(bytes.length), true);
-    check(this.#kernel.pwrite(this.fd, new Uint8Array(header.buffer), at), 'pwrite', { path: 'memfd' });
+    const header = new Uint8Array(HEADER);
+    const view = new DataView(header.buffer);
+    view.setBigUint64(0, sequence, true);
+    view.setBigUint64(8, BigInt(bytes.length), true);
+    view.setUint32(SUMMED, crc32(header.subarray(0, SUMMED)), true);
+    check(this.#kernel.pwrite(this.fd, header, at), 'pwrite', { path: 'memfd' });
     this.#sequence = sequence;
   }
 
@@ -93,8 +98,11 @@ function lastHeader(
 ): { at: number; sequence: bigint; length: number } | undefined {
   const half = sizeOf(kernel, fd) / 2;
   const headers = [0, half].map((at, index) => {
-    const view = new DataView(read(kernel, fd, at, HEADER).buffer);
+    const header = read(kernel, fd, at, HEADER);
+    const view = new DataView(header.buffer);
     const sequence = view.getBigUint64(0, true);
+    if (sequence > 0n && view.getUint32(SUMMED, true) !== crc32(header.subarray(0, SUMMED)))
+      damaged(at, 'the header of a manifest has another checksum');
     if (sequence > 0n && Number(sequence % 2n) !== index)
       damaged(at, `manifest ${sequence} is in the wrong half`);
     return { at, sequence, length: view.getBigUint64(8, true) };

@@ -8,23 +8,18 @@
  * @module
  */
 import type { Syscalls } from '../../../bindings/syscalls.js';
-import { ENOENT } from '../../../bindings/uapi/errno.js';
-import type { Iova } from '../../address.js';
-import { KernelError, runAll, undo } from '../../errors.js';
-import type { Ioas } from '../../iommufd/ioas.js';
+import { undo } from '../../errors.js';
 import type { Device } from '../../vfio/device.js';
 import { moveAccounting } from '../handoff/accounting.js';
 import { makeManifest } from '../handoff/manifest.js';
 import { adoptManifest } from '../handoff/take-over.js';
 import type { InheritedStore, KeepAlive } from '../keep-alive.js';
 import { publish } from '../keepalive-events.js';
-import { isSpare } from '../swap/spare.js';
 import type { FdStore } from './fd-store.js';
 import { type FoundManifest, findManifest, lastSequence, ManifestFile } from './manifest-file.js';
 import type { Owned, StoreNames } from './store-place.js';
 
 const MANIFEST = 'manifest.';
-const U64_MAX = 0xffff_ffff_ffff_ffffn;
 
 /** What a descriptor in the store is, by the names of the manifest. */
 interface Stored {
@@ -38,7 +33,7 @@ export class StoredKeepAlive implements Disposable {
   readonly #store: FdStore;
   /** All that is there but manifests, by the names it has there: what the manifest speaks of, and perhaps more. */
   readonly #stored = new Map<string, Stored>();
-  /** What may be there although storing or removing it failed: it is to be removed. */
+  /** What is there, and nothing speaks of: it is to be removed. */
   readonly #unwanted = new Set<string>();
   #file: ManifestFile | undefined;
   #fileName: string;
@@ -136,7 +131,7 @@ export class StoredKeepAlive implements Disposable {
     };
     const { bytes } = makeManifest(this.kept, { storedAs });
     for (const [alias, { name, fd, owner }] of fresh) {
-      this.#put(alias, fd);
+      this.#store.storeSync(alias, fd);
       this.#stored.set(alias, { name, owner });
     }
     this.#writeManifest(bytes);
@@ -149,25 +144,13 @@ export class StoredKeepAlive implements Disposable {
     publish({ kind: 'stored', names: fresh.map(([alias]) => alias), removed });
   }
 
-  #put(alias: string, fd: number): void {
-    try {
-      this.#store.storeSync(alias, fd);
-    } catch (error) {
-      // It may have arrived.
-      this.#unwanted.add(alias);
-      throw error;
-    }
-  }
-
   /** @returns what was removed */
   #removeUnwanted(): string[] {
     const aliases = [...this.#unwanted];
-    runAll(
-      aliases.map(alias => () => {
-        this.#store.removeSync(alias);
-        this.#unwanted.delete(alias);
-      }),
-    );
+    for (const alias of aliases) {
+      this.#store.removeSync(alias);
+      this.#unwanted.delete(alias);
+    }
     return aliases;
   }
 
@@ -182,12 +165,13 @@ export class StoredKeepAlive implements Disposable {
     const name = `${MANIFEST}${++this.#serial}`;
     try {
       // It is in the store before it says anything: what says something is the latest from that moment on.
-      this.#put(name, larger.fd);
+      this.#store.storeSync(name, larger.fd);
+      this.#unwanted.add(name);
       larger.write(bytes);
     } catch (error) {
-      this.#unwanted.add(name);
       undo(error, [() => larger[Symbol.dispose]()]);
     }
+    this.#unwanted.delete(name);
     if (file) this.#unwanted.add(this.#fileName);
     this.#file = larger;
     this.#fileName = name;
@@ -205,10 +189,11 @@ export class StoredKeepAlive implements Disposable {
 
   [Symbol.dispose](): void {
     if (this.#over) return;
-    // The manifest first: what it speaks of must be there.
+    // The manifest first, and nothing after what fails: what it speaks of must be there.
     const file = this.#fileName === '' ? [] : [this.#fileName];
     const names = [...file, ...this.#stored.keys(), ...this.#unwanted];
-    runAll([() => this.leave(), ...names.map(name => () => this.#store.removeSync(name))]);
+    this.leave();
+    for (const name of names) this.#store.removeSync(name);
   }
 }
 
@@ -220,7 +205,8 @@ export interface Recovered {
 
 /**
  * Takes over what a process that is gone left in the descriptor store. Its devices run on; drivers are to be restored from
- * their records. What it had begun and not written down, such as the mapping of memory it had just made, is undone.
+ * their records. What it had begun and not written down, such as the mapping of memory it had just made, stays until
+ * `KeepAlive.releaseUnclaimed`.
  *
  * @param inherited what `receiveInherited` returned; taken over, also when this throws: what does not belong to it is
  * closed and removed from the store
@@ -271,19 +257,13 @@ export function recover(
       adopted.prepare();
       adopted.activate();
       for (const iommufd of kept.iommufds) moveAccounting(iommufd);
-      let strayBytes = 0n;
-      for (const iommufd of kept.iommufds)
-        for (const ioas of iommufd.ioases) {
-          // What that maps may be all that still pins what a device can reach.
-          if (!isSpare(ioas)) strayBytes += unmapStrays(ioas);
-        }
       const stored = StoredKeepAlive.keep(kept, store);
       for (const name of [...files.keys()]) {
         close(name);
         store.removeSync(name);
       }
       for (const device of kept.devices) attachAgain(device);
-      publish({ kind: 'recovered', devices: kept.devices.map(({ name }) => name), strayBytes });
+      publish({ kind: 'recovered', devices: kept.devices.map(({ name }) => name) });
       return { kept, stored };
     } catch (error) {
       undo(error, [() => adopted.abandon(error instanceof Error ? error : new Error(String(error)))]);
@@ -319,28 +299,4 @@ function newestManifest(
   }
   const found = newest && findManifest(kernel, newest.fd);
   return newest && found && { ...found, fileName: newest.fileName };
-}
-
-/**
- * Mappings that nobody wrote down: the process ended between making and noting them, so that no device was told of them.
- *
- * @returns how many bytes were unmapped
- */
-function unmapStrays(ioas: Ioas): bigint {
-  let next = 0n;
-  let bytes = 0n;
-  const gap = (first: bigint, end: bigint): void => {
-    if (first >= end) return;
-    try {
-      bytes += ioas.unmap(first as Iova, end - first);
-    } catch (error) {
-      if (!(error instanceof KernelError && error.errno === ENOENT)) throw error;
-    }
-  };
-  for (const { iova, length } of ioas.mappings) {
-    gap(next, iova);
-    next = iova + length;
-  }
-  gap(next, U64_MAX);
-  return bytes;
 }
