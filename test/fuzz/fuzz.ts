@@ -1,5 +1,7 @@
 // `npm run fuzz -- [target ...] [--count N] [--seed S]`: mutated input to everything that reads what it did not write.
+import { spawn } from 'node:child_process';
 import { randomInt } from 'node:crypto';
+import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { type Random, random } from '../support/random.js';
 
@@ -29,6 +31,58 @@ targets: ${Object.keys(targets).join(', ')}; all of them unless told
   .join(', ')} unless told
 --seed   from an earlier run, to repeat it`;
 
+/** Each target in a process of its own, side by side. */
+async function runEach(names: readonly string[], options: readonly string[]): Promise<void> {
+  const program = fileURLToPath(import.meta.url);
+  const codes = await Promise.all(
+    names.map(name => {
+      const child = spawn(process.execPath, [program, name, ...options], { stdio: 'inherit' });
+      return new Promise<number | null>((resolve, reject) => {
+        child.once('error', reject);
+        child.once('close', resolve);
+      });
+    }),
+  );
+  const failed = names.filter((_, index) => codes[index] !== 0);
+  if (failed.length > 0) throw new Error(`failed: ${failed.join(', ')}`);
+}
+
+async function fuzz(name: string, wanted: number | undefined, seed: number): Promise<void> {
+  const { load, count: usual } = targets[name] as Target;
+  const count = wanted ?? usual;
+  const target = await load();
+  const start = Date.now();
+  const begun = process.cpuUsage();
+  const limit = 30_000_000 + count * MICROSECONDS_EACH;
+  let shown = start;
+  for (let index = 0; index < count; index++) {
+    try {
+      // Each input has a seed of its own, so that one alone can be repeated.
+      target(random(Math.imul(seed + index, 0x9e3779b1) >>> 0 || 1));
+    } catch (error) {
+      const again = `npm run fuzz -- ${name} --count 1 --seed ${(seed + index) >>> 0}`;
+      throw new Error(
+        `${name}, input ${index}: ${error instanceof Error ? error.stack : error}\nAgain: ${again}`,
+      );
+    }
+    if (index % 1000 === 0) {
+      const now = Date.now();
+      const { user, system } = process.cpuUsage(begun);
+      if (user + system > limit)
+        throw new Error(`${name}: only ${index} of ${count} inputs by the time limit`);
+      if (now - shown > 5000) {
+        shown = now;
+        console.error(`${name}: ${index} of ${count}`);
+      }
+    }
+  }
+  const seconds = (Date.now() - start) / 1000;
+  const memory = Math.round(process.memoryUsage.rss() / 2 ** 20);
+  console.log(
+    `${name}: ${count} inputs from seed ${seed} in ${seconds.toFixed(1)} s, ${memory} MiB resident`,
+  );
+}
+
 async function main(): Promise<void> {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
@@ -54,41 +108,10 @@ async function main(): Promise<void> {
   }
   const unknown = positionals.filter(name => !Object.hasOwn(targets, name));
   if (unknown.length > 0) throw new Error(`no such target: ${unknown.join(', ')}\n${usage}`);
-  for (const [name, { load, count: usual }] of Object.entries(targets)) {
-    if (positionals.length > 0 && !positionals.includes(name)) continue;
-    const count = wanted ?? usual;
-    const target = await load();
-    const start = Date.now();
-    const begun = process.cpuUsage();
-    const limit = 30_000_000 + count * MICROSECONDS_EACH;
-    let shown = start;
-    for (let index = 0; index < count; index++) {
-      try {
-        // Each input has a seed of its own, so that one alone can be repeated.
-        target(random(Math.imul(seed + index, 0x9e3779b1) >>> 0 || 1));
-      } catch (error) {
-        const again = `npm run fuzz -- ${name} --count 1 --seed ${(seed + index) >>> 0}`;
-        throw new Error(
-          `${name}, input ${index}: ${error instanceof Error ? error.stack : error}\nAgain: ${again}`,
-        );
-      }
-      if (index % 1000 === 0) {
-        const now = Date.now();
-        const { user, system } = process.cpuUsage(begun);
-        if (user + system > limit)
-          throw new Error(`${name}: only ${index} of ${count} inputs by the time limit`);
-        if (now - shown > 5000) {
-          shown = now;
-          console.error(`${name}: ${index} of ${count}`);
-        }
-      }
-    }
-    const seconds = (Date.now() - start) / 1000;
-    const memory = Math.round(process.memoryUsage.rss() / 2 ** 20);
-    console.log(
-      `${name}: ${count} inputs from seed ${seed} in ${seconds.toFixed(1)} s, ${memory} MiB resident`,
-    );
-  }
+  const names = positionals.length > 0 ? positionals : Object.keys(targets);
+  const [only, ...others] = names;
+  if (only !== undefined && others.length === 0) await fuzz(only, wanted, seed);
+  else await runEach(names, ['--seed', String(seed), ...(wanted ? ['--count', String(wanted)] : [])]);
 }
 
 try {

@@ -3,6 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
 import t from 'tap';
 import { bundle } from '../support/bundle.js';
+import { nodeCommand } from '../support/node-command.js';
 
 t.test('modules, run once, with live bindings', async t => {
   const directory = t.testdir({
@@ -35,7 +36,7 @@ t.test('modules, run once, with live bindings', async t => {
     },
   });
   const run = (program: string): string =>
-    execFileSync(process.execPath, [program, 'argument'], { encoding: 'utf8' });
+    execFileSync(...nodeCommand(program, 'argument'), { encoding: 'utf8' });
   const main = join(directory, 'main.js');
   const expected = 'later /\ncounter\n3 counter.js main.js argument\n';
   t.equal(run(main), expected);

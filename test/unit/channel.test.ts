@@ -20,6 +20,7 @@ import { HandoffError } from '../../src/keepalive/handoff/handoff-error.js';
 import { type FdtNode, writeFdt } from '../../src/keepalive/state/fdt.js';
 import { FdtValue } from '../../src/keepalive/state/fdt-value.js';
 import { allFailures, faulty, SimulatedHost } from '../../src/testing/index.js';
+import { nodeCommand } from '../support/node-command.js';
 import { runScript } from './support/child.js';
 import { openDescriptors } from './support/holdings.js';
 
@@ -588,8 +589,7 @@ t.test('between this process and another', async t => {
     channel.send('echo', message.fields, message.fds);
     await channel.receive(20000);`;
   const start = (args: string[], stdio: number[]) =>
-    spawn(process.execPath, ['--input-type=module', '--eval', source, ...args], {
-      env: { ...process.env, NODE_OPTIONS: '' },
+    spawn(...nodeCommand('--input-type=module', '--eval', source, ...args), {
       stdio: ['ignore', 'inherit', 'inherit', ...stdio],
     });
 

@@ -3,12 +3,13 @@ import { spawnSync } from 'node:child_process';
 import { openSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
+import { nodeCommand } from '../support/node-command.js';
 
 const main = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 const missing = '0000:ff:1f.7';
 
 const iommufd = (...args: string[]) =>
-  spawnSync(process.execPath, [main, ...args], { encoding: 'utf8', input: '' });
+  spawnSync(...nodeCommand(main, ...args), { encoding: 'utf8', input: '' });
 
 t.test('help and version', async t => {
   for (const args of [['--help'], ['devices', '--help'], ['nvme', 'read', '--help']]) {
@@ -57,7 +58,7 @@ t.test('an input that does not exist', async t => {
 
 t.test('stack traces on demand', async t => {
   const env = { ...process.env, IOMMUFD_DEBUG: '1' };
-  const { stderr } = spawnSync(process.execPath, [main, 'frobnicate'], { encoding: 'utf8', env });
+  const { stderr } = spawnSync(...nodeCommand(main, 'frobnicate'), { encoding: 'utf8', env });
   t.match(stderr, /^iommufd: there is no command/);
   t.match(stderr, /\n {4}at /);
 });
@@ -78,7 +79,7 @@ t.test('devices', async t => {
 });
 
 t.test('a full disk is reported', async t => {
-  const { status, stderr } = spawnSync(process.execPath, [main, '--help'], {
+  const { status, stderr } = spawnSync(...nodeCommand(main, '--help'), {
     encoding: 'utf8',
     stdio: ['ignore', openSync('/dev/full', 'w'), 'pipe'],
   });

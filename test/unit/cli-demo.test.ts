@@ -5,10 +5,11 @@ import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import type { DemoReport } from '../../src/cli/demo/complaints.js';
 import { drawSpace } from '../../src/cli/space-picture.js';
+import { nodeCommand } from '../support/node-command.js';
 
 const main = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 const demo = (args: readonly string[], node: readonly string[] = []) =>
-  spawnSync(process.execPath, [...node, main, 'demo', ...args], { encoding: 'utf8' });
+  spawnSync(...nodeCommand(...node, main, 'demo', ...args), { encoding: 'utf8' });
 
 t.test('for people', async t => {
   const { status, stdout, stderr } = demo([]);
@@ -113,7 +114,7 @@ t.test('a controller that is reset while the next kernel starts', async t => {
 });
 
 t.test('interrupted in the middle of it', async t => {
-  const child = spawn(process.execPath, [main, 'demo'], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(...nodeCommand(main, 'demo'), { stdio: ['ignore', 'pipe', 'pipe'] });
   let stdout = '';
   let stderr = '';
   child.stderr.on('data', chunk => {

@@ -10,6 +10,7 @@ import { encodeState } from '../../src/keepalive/state/encode-state.js';
 import type { SavedDevice } from '../../src/keepalive/state/saved-state.js';
 import { readIdentity } from '../../src/pci/identity.js';
 import { NvmeModel, SimulatedHost } from '../../src/testing/index.js';
+import { nodeCommand } from '../support/node-command.js';
 import { plainInitrd } from '../support/plain-initrd.js';
 
 const main = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
@@ -19,7 +20,7 @@ const SCRIPT = '/etc/initramfs-tools/scripts/init-top/00-iommufd-land';
 const LINE = 'quiet kho=on liveupdate=on vfio-pci.disable_idle_d3=1';
 
 const run = (...args: string[]) => {
-  const result = spawnSync(process.execPath, ['--import', simulate, main, 'land', ...args], { input: '' });
+  const result = spawnSync(...nodeCommand('--import', simulate, main, 'land', ...args), { input: '' });
   return {
     code: result.status,
     stdout: result.stdout,
@@ -166,7 +167,7 @@ t.test('an image', async t => {
 
 t.test('a state from standard input', async t => {
   const input = readFileSync(stateFile());
-  const { status, stdout } = spawnSync(process.execPath, ['--import', simulate, main, 'land', '-'], {
+  const { status, stdout } = spawnSync(...nodeCommand('--import', simulate, main, 'land', '-'), {
     input,
   });
   t.equal(status, 0);

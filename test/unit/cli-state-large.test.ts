@@ -9,6 +9,7 @@ import type { Iova } from '../../src/address.js';
 import { encodeState } from '../../src/keepalive/state/encode-state.js';
 import { MappingTable } from '../../src/keepalive/state/mapping-table.js';
 import { PageSize } from '../../src/memory/memfd.js';
+import { nodeCommand } from '../support/node-command.js';
 
 const main = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 const directory = mkdtempSync(join(tmpdir(), 'iommufd-cli-state-'));
@@ -48,7 +49,7 @@ const runs: readonly [string[], status: number, RegExp][] = [
 ];
 for (const [args, status, message] of runs) {
   const start = performance.now();
-  const run = spawnSync(process.execPath, [main, 'state', ...args], { encoding: 'utf8' });
+  const run = spawnSync(...nodeCommand(main, 'state', ...args), { encoding: 'utf8' });
   const seconds = (performance.now() - start) / 1000;
   t.equal(run.status, status, args.join(' '));
   t.match(run.stdout, message);

@@ -33,6 +33,7 @@ import { StateError } from '../../src/keepalive/state/state-error.js';
 import { PageSize } from '../../src/memory/memfd.js';
 import { edit } from '../support/edit-state.js';
 import { goldenStates } from '../support/golden-states.js';
+import { nodeCommand } from '../support/node-command.js';
 
 const { u32, string } = FdtValue;
 const main = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
@@ -42,7 +43,7 @@ t.teardown(() => rmSync(directory, { recursive: true, force: true }));
 t.setTimeout(120_000);
 
 const iommufd = (args: readonly string[], input?: string | Uint8Array) =>
-  spawnSync(process.execPath, [main, ...args], { encoding: 'utf8', input: input ?? '', maxBuffer: 2 ** 28 });
+  spawnSync(...nodeCommand(main, ...args), { encoding: 'utf8', input: input ?? '', maxBuffer: 2 ** 28 });
 
 const golden = (name: string): State => goldenStates[name] as State;
 

@@ -14,22 +14,22 @@ import { HandoffError } from '../../src/keepalive/handoff/handoff-error.js';
 import { inheritance, receiveInherited } from '../../src/keepalive/handoff/inheritance.js';
 import { FdStore } from '../../src/keepalive/store/fd-store.js';
 import { allFailures, faulty, SimulatedHost } from '../../src/testing/index.js';
+import { nodeCommand } from '../support/node-command.js';
 import { notifyKeeper } from '../support/notify-keeper.js';
 import { DelegatingKernel } from './support/delegating-kernel.js';
 import { openDescriptors } from './support/holdings.js';
 
 const kernel = linux();
 const BAD_NAMES = ['', 'a:b', 'line\n', 'tab\t', 'ü', 'x'.repeat(256), '\x7f'];
-/** tap's own loaders are not for the programs that are started here. */
-const env = { NODE_OPTIONS: '' };
 
 const moduleOf = (path: string): string => new URL(`../../${path}`, import.meta.url).href;
 
 /** A program that can use the modules under test. */
-const program = (body: string): string[] => [
-  '--input-type=module',
-  '--eval',
-  `import { writeSync, readSync } from 'node:fs';
+const program = (body: string): [string, string[]] =>
+  nodeCommand(
+    '--input-type=module',
+    '--eval',
+    `import { writeSync, readSync } from 'node:fs';
   import { linux } from ${JSON.stringify(moduleOf('bindings/linux.js'))};
   import { FdStore } from ${JSON.stringify(moduleOf('src/keepalive/store/fd-store.js'))};
   import { receiveInherited } from ${JSON.stringify(moduleOf('src/keepalive/handoff/inheritance.js'))};
@@ -39,7 +39,7 @@ const program = (body: string): string[] => [
     return bytes.toString('utf8', 0, readSync(fd, bytes, 0, 64, 0));
   };
   ${body}`,
-];
+  );
 
 function memfd(text: string): number {
   const fd = kernel.memfdCreate('stored', MFD_CLOEXEC);
@@ -226,8 +226,7 @@ t.test('a program that is killed finds in its next run what it stored', async t 
   const ends: unknown[] = [];
   await new Promise<void>(resolve => {
     const running = keeper.restart(
-      process.execPath,
-      program(body),
+      ...program(body),
       (child, run) => {
         outputs[run] = '';
         child.stdout?.on('data', part => {
@@ -240,7 +239,7 @@ t.test('a program that is killed finds in its next run what it stored', async t 
           resolve();
         });
       },
-      { env, stdio: ['ignore', 'pipe', 'inherit'] },
+      { stdio: ['ignore', 'pipe', 'inherit'] },
     );
   });
   t.same(ends[0], [null, 'SIGKILL']);
@@ -266,7 +265,7 @@ t.test('a child finds what its parent gives', async t => {
       ['a', [two]],
       ['b c', [one, two]],
     ]),
-    { ...process.env, ...env, LISTEN_PID: '1', LISTEN_FDS: '1', LISTEN_FDNAMES: 'x', LISTEN_PIDFDID: '2' },
+    { ...process.env, LISTEN_PID: '1', LISTEN_FDS: '1', LISTEN_FDNAMES: 'x', LISTEN_PIDFDID: '2' },
   );
   t.same(stdio, [two, one, two]);
   t.same(
@@ -277,7 +276,7 @@ t.test('a child finds what its parent gives', async t => {
     const texts = [...receiveInherited()].map(([name, fds]) => [name, fds.map(read)]);
     const left = Object.keys(process.env).filter(key => key.includes('LISTEN'));
     process.stdout.write(JSON.stringify({ texts, left, again: receiveInherited().size }));`;
-  const child = spawn(process.execPath, program(body), {
+  const child = spawn(...program(body), {
     env: given,
     stdio: ['ignore', 'pipe', 'inherit', ...stdio],
   });

@@ -3,6 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
+import { nodeCommand } from '../support/node-command.js';
 
 const root = new URL('../../..', import.meta.url);
 
@@ -12,8 +13,7 @@ function run(word: string, node: readonly string[] = [], args: readonly string[]
   const source = [...readme.matchAll(/```js\n([\s\S]*?)```/g)].find(([, code]) => code?.includes(word));
   // In the package's own directory, so that its name resolves to itself.
   const { status, stdout, stderr } = spawnSync(
-    process.execPath,
-    [...node, '--input-type=module', '--eval', source?.[1] ?? '', '--', ...args],
+    ...nodeCommand(...node, '--input-type=module', '--eval', source?.[1] ?? '', '--', ...args),
     { cwd: fileURLToPath(root), encoding: 'utf8' },
   );
   t.equal(stderr, '');

@@ -81,7 +81,7 @@ for (const profile of ['vtd', 'noiommu', 'legacy'] as const) {
 }
 
 t.test('several failures at random', async t => {
-  for (let seed = 1; seed <= 60; seed++) {
+  for (let seed = 1; seed <= 30; seed++) {
     const { kernel, holdings } = stage('vtd');
     const lying = faulty(kernel, [{ oneIn: 15, errno: ENOMEM }], seed);
     await life(lying, 'vtd').catch(() => undefined);

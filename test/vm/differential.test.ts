@@ -10,6 +10,7 @@ import { report } from '../conformance/differential/difference.js';
 import type { DomainName } from '../conformance/differential/domains.js';
 import { compareOverKexec } from '../conformance/differential/kexec.js';
 import { kernelTranscripts } from '../conformance/differential/on-kernel.js';
+import { machinesAtOnce } from './kernel-tier.js';
 import type { ProfileName } from './profiles.js';
 
 t.setTimeout(0);
@@ -25,8 +26,11 @@ const runs: readonly { domain: DomainName; profile: ProfileName; count: number }
   { domain: 'vfio', profile: 'noiommu', count: 100 },
 ];
 
+t.jobs = machinesAtOnce;
+const side = { timeout: 0, buffered: true };
+
 for (const { domain, profile, count } of runs) {
-  await t.test(`${count} sequences of ${domain}, ${profile}`, { timeout: 0 }, async t => {
+  void t.test(`${count} sequences of ${domain}, ${profile}`, side, async t => {
     t.comment(`seed ${seed}`);
     const differences = await compare({ domain, profile, seed, count, start: 0 });
     for (const each of differences.slice(0, 3)) t.comment(report(each));
@@ -34,7 +38,7 @@ for (const { domain, profile, count } of runs) {
   });
 }
 
-await t.test('sequences that were recorded', { timeout: 0 }, async t => {
+void t.test('sequences that were recorded', side, async t => {
   for (const domain of new Set(recorded.map(each => each.domain as DomainName))) {
     for (const profile of new Set(recorded.map(each => each.profile))) {
       const mine = recorded.filter(each => each.domain === domain && each.profile === profile);
@@ -44,7 +48,7 @@ await t.test('sequences that were recorded', { timeout: 0 }, async t => {
   }
 });
 
-await t.test('150 sequences over a kexec', { timeout: 0 }, async t => {
+void t.test('150 sequences over a kexec', side, async t => {
   t.comment(`seed ${seed}`);
   const differences = await compareOverKexec(seed, 150);
   for (const each of differences.slice(0, 3)) t.comment(report(each));

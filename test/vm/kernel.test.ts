@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import t, { type Test } from 'tap';
 import { bundleDriver, checkKeptNvme } from './kept-nvme.js';
-import { type KernelTestOptions, kernelTest } from './kernel-tier.js';
+import { type KernelTestOptions, kernelTest, machinesAtOnce } from './kernel-tier.js';
 import { checkKept } from './kexec-kept.js';
 import { nvmeTraceEvents } from './nvme-trace.js';
 import { type ProfileName, profileNames } from './profiles.js';
@@ -93,12 +93,13 @@ const programs: readonly GuestProgram[] = [
 // IOMMUFD_PROFILE and IOMMUFD_PROGRAM narrow a run down while working on something.
 const wanted = (variable: string, value: string): boolean => (process.env[variable] ?? value) === value;
 
+t.jobs = machinesAtOnce;
 let ran = 0;
 for (const { name, profiles, after, machine } of programs) {
   for (const profile of profiles) {
     if (!wanted('IOMMUFD_PROGRAM', name) || !wanted('IOMMUFD_PROFILE', profile)) continue;
     ran++;
-    await kernelTest(t, {
+    void kernelTest(t, {
       profile,
       file: `dist/test/kernel/${name}.test.js`,
       // Emulation is slow, strace under emulation slower; the VM has a time limit of its own.

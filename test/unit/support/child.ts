@@ -1,5 +1,6 @@
 /** Runs a program in a process of its own: for what ends one, or must not keep one alive. @module */
 import { spawn } from 'node:child_process';
+import { nodeCommand } from '../../support/node-command.js';
 
 /** The module of the real system calls, for an import in a program. */
 export const linuxModule = new URL('../../../bindings/linux.js', import.meta.url).href;
@@ -14,8 +15,7 @@ export interface Outcome {
 /** Runs an ES module given as text. A program that does not end within `timeout` ms is killed. */
 export function runScript(source: string, timeout = 5_000): Promise<Outcome> {
   return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, ['--input-type=module', '--eval', source], {
-      env: { ...process.env, NODE_OPTIONS: '' },
+    const child = spawn(...nodeCommand('--input-type=module', '--eval', source), {
       stdio: ['ignore', 'pipe', 'pipe'],
       timeout,
       killSignal: 'SIGKILL',
