@@ -21,8 +21,7 @@ import { refusals } from './refusals.js';
 import { encodeState } from './state/encode-state.js';
 import type { Kept, SavedSession, State } from './state/saved-state.js';
 import type { StoreNames, StorePlace } from './store/store-place.js';
-import { unmapStrays } from './strays.js';
-import { endSpare, isSpare } from './swap/spare.js';
+import { endAbandonedSpare, isSpare } from './swap/spare.js';
 
 /** How what is kept ended here. */
 export type KeepAliveEnd = 'handed-over' | 'closed';
@@ -417,8 +416,8 @@ export class KeepAlive implements Disposable {
 
   /**
    * Lets go of what nobody has claimed: of arenas of which something is claimed it can be allocated again; the others are
-   * unmapped and freed, and so are mappings that a predecessor had not written down, and the other address space of a swap
-   * that it did not drop. Only when no device can still write there: its driver is restored, or it was reset.
+   * unmapped and freed, and so is the other address space of a swap that a predecessor did not drop. Only when no device can
+   * still write there: its driver is restored, or it was reset.
    *
    * @throws KernelError; what could not be released is there still
    */
@@ -430,14 +429,8 @@ export class KeepAlive implements Disposable {
       else arena.releaseUnclaimed();
       bytes += length;
     }
-    for (const spare of this.#spares) endSpare(spare);
-    let strayBytes = 0n;
-    if (this.#owned) {
-      // What a spare space maps goes with it, once.
-      for (const { ioases } of this.iommufds)
-        for (const ioas of ioases) if (!isSpare(ioas)) strayBytes += unmapStrays(ioas);
-    }
-    publish({ kind: 'released', devices: this.#names(), bytes, strayBytes });
+    for (const spare of this.#spares) endAbandonedSpare(spare);
+    publish({ kind: 'released', devices: this.#names(), bytes });
   }
 
   /**

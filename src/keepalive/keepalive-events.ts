@@ -21,14 +21,17 @@ export type KeepAliveEvent =
     }
   | { readonly kind: 'taken-over'; readonly devices: readonly string[]; readonly descriptors: number }
   | { readonly kind: 'stored'; readonly names: readonly string[]; readonly removed: readonly string[] }
-  | { readonly kind: 'recovered'; readonly devices: readonly string[] }
+  | {
+      readonly kind: 'recovered';
+      readonly devices: readonly string[];
+      /** Of mappings that the predecessor had not written down. */
+      readonly strayBytes: bigint;
+    }
   | {
       readonly kind: 'released';
       readonly devices: readonly string[];
       /** Of memory that nobody claimed. */
       readonly bytes: number;
-      /** Of mappings that a predecessor had not written down. */
-      readonly strayBytes: bigint;
     }
   | {
       readonly kind: 'preserved';

@@ -5,13 +5,14 @@
  * unless it fails.
  */
 import { spawnSync } from 'node:child_process';
-import { closeSync, mkdirSync, openSync, readFileSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, readFileSync, unlinkSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
   AddressSpaceSwap,
   Channel,
   claim,
   defaultKernel,
+  FdStore,
   HandoffError,
   handOff,
   type Ioas,
@@ -25,12 +26,14 @@ import {
   readStateFile,
   rebuild,
   resume,
+  StoredKeepAlive,
   takeOver,
   writeStateFile,
 } from 'iommufd';
 import { NvmeController } from 'iommufd/nvme';
 import t, { type Test } from 'tap';
 import { F_DUPFD_CLOEXEC } from '../../bindings/uapi/fcntl.js';
+import { SOCK_DGRAM } from '../../bindings/uapi/socket.js';
 import { FdtValue } from '../../src/keepalive/state/fdt-value.js';
 import { createSealedMemfd } from '../../src/memory/memfd.js';
 import { Lanes } from '../../src/testing/lanes.js';
@@ -331,6 +334,32 @@ async function others(t: Test, driver: KexecDriver): Promise<void> {
   t.equal(spawnSync('umount', ['/run/full']).status, 0);
 }
 
+/** Nobody is there to keep what is to be stored. */
+async function stores(t: Test, driver: KexecDriver): Promise<void> {
+  const { kept } = driver;
+  const path = '/run/notify';
+  const store = FdStore.fromEnvironment({ NOTIFY_SOCKET: path }) as FdStore;
+  const check = async (what: string, expected: Expected, action: () => unknown): Promise<void> => {
+    await refused(t, what, expected, action);
+    await goesOn(t, driver, what);
+  };
+  const keep = (): unknown => StoredKeepAlive.keep(kept, store);
+  await check('no service manager', { name: 'KernelError', code: 'ENOENT' }, keep);
+  const manager = kernel.socket(SOCK_DGRAM);
+  t.equal(kernel.bind(manager, path), 0);
+  await check('no descriptors to ask it with', { name: 'KernelError', code: 'EMFILE' }, () =>
+    withDescriptors(0, async () => keep()),
+  );
+  const other = kernel.socket(SOCK_DGRAM);
+  t.equal(kernel.connect(other, path), 0);
+  while (kernel.sendMessage(other, Buffer.from('STATUS=x'), []) > 0);
+  await check('a service manager that does not read', { name: 'HandoffError', code: 'TIMEOUT' }, keep);
+  kernel.close(other);
+  kernel.close(manager);
+  await check('a service manager that ended', { name: 'KernelError', code: 'ECONNREFUSED' }, keep);
+  unlinkSync(path);
+}
+
 /** Another address space, with nothing to spare. */
 async function swaps(t: Test, driver: KexecDriver): Promise<void> {
   const space = driver.kept.device(A).space as Ioas;
@@ -367,6 +396,7 @@ t.test(`errno of the kernel, ${profile}`, async t => {
   await t.test('successors without room', t => narrowSuccessors(t, current));
   await t.test('predecessors that go', t => predecessorsThatGo(t, current));
   await t.test('others', t => others(t, current));
+  await t.test('stores', t => stores(t, current));
   await t.test('swaps', t => swaps(t, current));
 
   await t.test('what is in order goes through', async t => {

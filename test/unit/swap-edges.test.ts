@@ -678,7 +678,7 @@ t.test('whoever writes it down sees all of it at once, or objects', async t => {
   seen.length = 0;
   const swap = AddressSpaceSwap.prepare(space);
   await swap.switch();
-  t.strictSame(seen, ['2: 0 0 0', '2: 1 1 1']);
+  t.strictSame(seen, ['2: 0 0 0', '2: 0 0 0', '2: 1 1 1'], 'empty, filled, and under the devices');
   seen.length = 0;
   objections = 1;
   await t.rejects(swap.switch(), { ...failed, message: /the store is full.*attached still/ });

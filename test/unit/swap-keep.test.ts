@@ -224,6 +224,8 @@ for (const profile of PROFILES) {
       await goesOn(t, stage, driver);
       recovered.kept.releaseUnclaimed();
       t.notOk([...(recovered.kept.iommufds[0]?.ioases ?? [])].some(isSpare), 'the other one is gone');
+      const pages = recovered.kept.arenas.reduce((sum, { size }) => sum + size / 4096, 0);
+      t.equal(stage.host.physical.pinnedPages, pages, `killed at ${mortal.last}: memory is pinned once`);
       t.equal(stage.model.resets, resets, 'no reset');
       t.equal(stage.host.iommu.faultCount, 0, 'no fault');
       await stage.end(driver);

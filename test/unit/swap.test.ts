@@ -224,6 +224,8 @@ t.test('a driver that does not settle', async t => {
   await swap.switch({ quiesce: [controller] });
   await namespace.readBlocks(3, 1);
   await controller.close();
+  const closed = performance.now();
   await t.resolves(swap.switch({ quiesce: [controller] }), 'one that is closed has nothing in flight');
+  t.ok(performance.now() - closed < 2000, 'and is not waited for');
   device[Symbol.dispose]();
 });

@@ -648,13 +648,13 @@ export abstract class CommandEngine implements KeepableDriver {
   async settle(deadline: number): Promise<boolean> {
     this.gate.shut('settling');
     try {
-      const waits = (): boolean => this.#isBusy() || this.#isTelling();
+      const waits = (): boolean => this.#state !== 'closed' && (this.#isBusy() || this.#isTelling());
       while (this.#resetting || (waits() && performance.now() < deadline)) {
         if (this.#resetting) await this.#resetting.catch(() => undefined);
         else await sleep(POLL_MS);
       }
       this.freeze();
-      return !this.#isBusy();
+      return this.#state === 'closed' || !this.#isBusy();
     } catch (error) {
       this.gate.open('settling');
       throw error;

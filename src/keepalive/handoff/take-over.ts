@@ -280,6 +280,7 @@ function interruptsOf(
 /** The descriptor might be of any device, and the device be another than it was. */
 function checkSameDevice(device: Device, saved: SavedDevice, node: VfioNode): void {
   const { kernel, fd, name } = device;
+  if (node.kind !== 'cdev') different(`${name} has no character device any more: it is being removed`);
   const found = posix.basename(pathOfDescriptor(kernel, fd));
   const expected = posix.basename(node.path);
   if (found !== expected)

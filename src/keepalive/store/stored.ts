@@ -15,9 +15,11 @@ import { makeManifest } from '../handoff/manifest.js';
 import { adoptManifest } from '../handoff/take-over.js';
 import type { InheritedStore, KeepAlive } from '../keep-alive.js';
 import { publish } from '../keepalive-events.js';
+import { isSpare } from '../swap/spare.js';
 import type { FdStore } from './fd-store.js';
 import { type FoundManifest, findManifest, lastSequence, ManifestFile } from './manifest-file.js';
 import type { Owned, StoreNames } from './store-place.js';
+import { unmapStrays } from './strays.js';
 
 const MANIFEST = 'manifest.';
 
@@ -205,8 +207,7 @@ export interface Recovered {
 
 /**
  * Takes over what a process that is gone left in the descriptor store. Its devices run on; drivers are to be restored from
- * their records. What it had begun and not written down, such as the mapping of memory it had just made, stays until
- * `KeepAlive.releaseUnclaimed`.
+ * their records. What it had begun and not written down, such as the mapping of memory it had just made, is undone.
  *
  * @param inherited what `receiveInherited` returned; taken over, also when this throws: what does not belong to it is
  * closed and removed from the store
@@ -257,13 +258,19 @@ export function recover(
       adopted.prepare();
       adopted.activate();
       for (const iommufd of kept.iommufds) moveAccounting(iommufd);
+      let strayBytes = 0n;
+      for (const iommufd of kept.iommufds)
+        for (const ioas of iommufd.ioases) {
+          // What that maps may be all that still pins what a device can reach.
+          if (!isSpare(ioas)) strayBytes += unmapStrays(ioas);
+        }
       const stored = StoredKeepAlive.keep(kept, store);
       for (const name of [...files.keys()]) {
         close(name);
         store.removeSync(name);
       }
       for (const device of kept.devices) attachAgain(device);
-      publish({ kind: 'recovered', devices: kept.devices.map(({ name }) => name) });
+      publish({ kind: 'recovered', devices: kept.devices.map(({ name }) => name), strayBytes });
       return { kept, stored };
     } catch (error) {
       undo(error, [() => adopted.abandon(error instanceof Error ? error : new Error(String(error)))]);

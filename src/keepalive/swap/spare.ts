@@ -4,8 +4,11 @@
  *
  * @module
  */
+import { EBUSY } from '../../../bindings/uapi/errno.js';
+import { KernelError, undo } from '../../errors.js';
 import { Hwpt } from '../../iommufd/hwpt.js';
 import type { Ioas } from '../../iommufd/ioas.js';
+import type { Iommufd } from '../../iommufd/iommufd.js';
 import { memoryOf } from '../../memory/dma-memory.js';
 import { devicesOf } from '../../vfio/device.js';
 
@@ -17,8 +20,38 @@ export function isSpare(ioas: Ioas): boolean {
   });
 }
 
+/** One with nothing in it, of which observers know before anything is: whoever comes after a crash ends it. */
+export function allocSpare(iommufd: Iommufd): Ioas {
+  let made: Ioas | undefined;
+  try {
+    return iommufd.atOnce(() => {
+      made = iommufd.allocIoas();
+      made.spare = true;
+      return made;
+    });
+  } catch (error) {
+    undo(error, [() => made?.[Symbol.dispose]()]);
+  }
+}
+
 /** Destroys it with its page tables. @throws KernelError */
 export function endSpare(ioas: Ioas): void {
   for (const table of [...ioas.hwpts]) table[Symbol.dispose]();
   ioas[Symbol.dispose]();
+}
+
+/**
+ * {@link endSpare} of one that a predecessor may have been making when it ended: a page table of which nobody knows keeps it
+ * from being destroyed, with nothing in it, until the context is closed.
+ *
+ * @throws KernelError
+ */
+export function endAbandonedSpare(ioas: Ioas): void {
+  ioas.unmapAll();
+  try {
+    endSpare(ioas);
+  } catch (error) {
+    if (!(error instanceof KernelError && error.errno === EBUSY)) throw error;
+    ioas.relinquish();
+  }
 }

@@ -27,7 +27,7 @@ import { type KeepAlive, keepAliveOf } from '../keep-alive.js';
 import { type KeepableDriver, settleAll } from '../keepable-driver.js';
 import { publish } from '../keepalive-events.js';
 import { compareSpaces, placeOf, reasonOf } from './compare-spaces.js';
-import { endSpare } from './spare.js';
+import { allocSpare, endSpare } from './spare.js';
 import { SwapError, SwapErrorCode } from './swap-error.js';
 
 const DEFAULT_TIMEOUT_MS = 5000;
@@ -122,13 +122,10 @@ export class AddressSpaceSwap implements Disposable {
     };
     try {
       using _turn = takeTurn(current);
-      return iommufd.atOnce(() => {
-        const spare = iommufd.allocIoas();
-        spare.spare = true;
-        made = new AddressSpaceSwap(current, spare, openLog(devices));
-        made.#build();
-        return made;
-      });
+      const swap = new AddressSpaceSwap(current, allocSpare(iommufd), openLog(devices));
+      made = swap;
+      iommufd.atOnce(() => swap.#build());
+      return swap;
     } catch (error) {
       const all = withUndone(error, [undone]);
       throw failure(all, `no other address space was made for ${names(devices)}`, STILL_ATTACHED);

@@ -1,12 +1,14 @@
 /**
- * Mappings that nobody wrote down: a predecessor ended between making and noting them.
+ * Mappings that nobody wrote down: a predecessor ended between making and noting them. No device was told of memory that was
+ * just made, and what else a device may know of is memory of an arena, which its own mapping keeps pinned: taking them away
+ * frees nothing that a device could still write to.
  *
  * @module
  */
-import { ENOENT } from '../../bindings/uapi/errno.js';
-import type { Iova } from '../address.js';
-import { KernelError } from '../errors.js';
-import type { Ioas } from '../iommufd/ioas.js';
+import { ENOENT } from '../../../bindings/uapi/errno.js';
+import type { Iova } from '../../address.js';
+import { KernelError } from '../../errors.js';
+import type { Ioas } from '../../iommufd/ioas.js';
 
 const U64_MAX = 0xffff_ffff_ffff_ffffn;
 
