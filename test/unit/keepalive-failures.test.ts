@@ -1,9 +1,11 @@
 // Every system call of a hand-off fails once, on the simulated host, with commands in flight all along: there is one owner
 // afterwards or none, never two, and nothing is left behind.
 import t from 'tap';
+import { IOMMU_IOAS_NOIOMMU_GET_PA } from '../../bindings/uapi/iommufd.js';
 import { Channel } from '../../src/keepalive/handoff/channel.js';
 import { handOff, takeOver } from '../../src/keepalive/handoff/handoff.js';
 import type { KeepAlive } from '../../src/keepalive/keep-alive.js';
+import type { CallRecord } from '../../src/testing/faults.js';
 import { attempt, checkIo, holdsNothing, type Run, sweepFailures } from './support/failure-sweep.js';
 import type { Driver } from './support/keepalive-stage.js';
 
@@ -74,9 +76,9 @@ async function handOffOnce(run: Run): Promise<void> {
   }
 }
 
-for (const profile of ['vtd', 'noiommu'] as const) {
-  t.test(`hand-off, ${profile}`, async t => {
-    const calls = await sweepFailures(t, { profile, play: handOffOnce });
-    t.ok(calls > 80);
-  });
-}
+t.test('hand-off', async t => {
+  t.ok((await sweepFailures(t, { profile: 'vtd', play: handOffOnce })) > 80);
+  // Without IOMMU it is a matter of where memory lies, besides.
+  const where = ({ request }: CallRecord): boolean => request === IOMMU_IOAS_NOIOMMU_GET_PA.number;
+  t.ok((await sweepFailures(t, { profile: 'noiommu', play: handOffOnce, where })) > 5);
+});
